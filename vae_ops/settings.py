@@ -1,0 +1,265 @@
+"""Frozen settings, one record per step, checked when built, with a JSON round trip.
+
+A misspelt key, a wrong type or a value out of range raises `SettingsError` at once and names the setting. The records
+hold choices only; where files lie is the business of `store.py`, what a step does of `steps.py`.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from vae_ops.errors import SettingsError
+
+__all__ = [
+    "GateSettings",
+    "GenerateSettings",
+    "PublishSettings",
+    "ReadSettings",
+    "RunSettings",
+    "TrainSettings",
+]
+
+
+class _Settings:
+    """What all settings share: strict construction from plain values, and back."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the record from plain JSON values.
+
+        Raises:
+            SettingsError: An unknown key (the nearest known one is suggested), a wrong type, or a value out of range.
+        """
+        known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        hints = typing.get_type_hints(cls)
+        built: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known settings are {', '.join(sorted(known))}."
+                raise SettingsError(f"Unknown setting {key!r} in {cls.__name__}: {hint}")
+            built[key] = _coerce(value, hints[key], f"{cls.__name__}.{key}")
+        return cls(**built)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Builds the record from a JSON object; raises `SettingsError` like `from_dict`."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SettingsError(f"{cls.__name__} expects a JSON object, but the text is not JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise SettingsError(f"{cls.__name__} expects a JSON object, got {type(values).__name__}.")
+        return cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` gives back an equal record."""
+        return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(self))))  # type: ignore[call-overload]
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _coerce(value, next(o for o in options if o is not type(None)), where)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            expected = ", ".join(map(repr, typing.get_args(hint)))
+            raise SettingsError(f"{where} expects one of {expected}, got {value!r}.")
+        return value
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{where} expects an object of settings, got {value!r}.")
+        return hint.from_dict(value)  # type: ignore[attr-defined]
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, list | tuple):
+            raise SettingsError(f"{where} expects a list, got {value!r}.")
+        return tuple(_coerce(v, typing.get_args(hint)[0], where) for v in value)
+    if origin in (dict, Mapping) or hint is Mapping or str(origin).endswith("Mapping'>"):
+        if not isinstance(value, Mapping):
+            raise SettingsError(f"{where} expects an object, got {value!r}.")
+        return {str(k): _coerce(v, typing.get_args(hint)[1], where) for k, v in value.items()}
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, str):
+        return value
+    raise SettingsError(f"{where} expects {getattr(hint, '__name__', hint)}, got {value!r}.")
+
+
+def _check_range(record: object, name: str, low: float, high: float = math.inf, *, above: bool = False) -> None:
+    value = getattr(record, name)
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise SettingsError(f"{type(record).__name__}.{name} expects a number, got {value!r}.")
+    if math.isnan(value) or value > high or (value <= low if above else value < low):
+        bound = f"above {low:g}" if above else f"at least {low:g}"
+        bound += f" and at most {high:g}" if math.isfinite(high) else ""
+        raise SettingsError(f"{type(record).__name__}.{name} must be {bound}, got {value!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadSettings(_Settings):
+    """How the source is read.
+
+    Attributes:
+        exclude: Columns to leave out of the model and of the output.
+        semantic_types: Overrides of the inferred semantic type, by column name.
+        max_training_rows: A larger table is trained on a fixed-seed sample of this many rows.
+        holdout_fraction: Share of the sampled rows that training never sees; early stop and the gate use it.
+        seed: Decides the sample and the holdout.
+    """
+
+    exclude: tuple[str, ...] = ()
+    semantic_types: Mapping[str, str] = field(default_factory=dict)
+    max_training_rows: int = 500_000
+    holdout_fraction: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "max_training_rows", 2)
+        _check_range(self, "holdout_fraction", 0.0, 0.5, above=True)
+        _check_range(self, "seed", 0, 2**63 - 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(_Settings):
+    """How the model is trained.
+
+    Attributes:
+        time_budget_seconds: Wall clock that training should take on two quiet cores. The number of steps follows from
+            it and from the table's shape, never from a clock; the clock itself is only a safety stop.
+        steps: Exact number of optimiser steps; None derives it from the budget.
+        seed: Decides initial weights, batches and noise.
+        decoder: `autoregressive` (each column sees those before it) or `factorised` (independent given the latent).
+        variational: False trains a plain autoencoder.
+        latent_dim: Latent dimensions; None sizes by the table.
+        hidden_units: Width of the residual layers; None sizes by the table and budget.
+        rare_category_rows: Categories seen in fewer rows than this are protected: never emitted verbatim.
+        threads: CPU threads; part of the reproducibility promise, as sums are split by thread.
+    """
+
+    time_budget_seconds: float = 60.0
+    steps: int | None = None
+    seed: int = 0
+    decoder: Literal["autoregressive", "factorised"] = "autoregressive"
+    variational: bool = True
+    latent_dim: int | None = None
+    hidden_units: int | None = None
+    rare_category_rows: int = 5
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "time_budget_seconds", 0.0, above=True)
+        _check_range(self, "steps", 1)
+        _check_range(self, "seed", 0, 2**63 - 1)
+        _check_range(self, "latent_dim", 1, 4096)
+        _check_range(self, "hidden_units", 1, 65_536)
+        _check_range(self, "rare_category_rows", 1)
+        _check_range(self, "threads", 1, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSettings(_Settings):
+    """How many rows are drawn, and from which seed.
+
+    Attributes:
+        rows: Synthetic rows; excludes `ratio`.
+        ratio: Synthetic rows per source row. Without `rows` and `ratio`, one synthetic row per source row.
+        seed: Decides the rows, byte for byte, however many shards draw them.
+    """
+
+    rows: int | None = None
+    ratio: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "rows", 0)
+        _check_range(self, "ratio", 0.0)
+        _check_range(self, "seed", 0, 2**63 - 1)
+        if self.rows is not None and self.ratio is not None:
+            raise SettingsError("Give either rows or ratio, not both: each fixes the number of synthetic rows.")
+
+    def synthetic_rows(self, source_rows: int) -> int:
+        """Number of rows to draw for a source of `source_rows` rows."""
+        if self.rows is not None:
+            return self.rows
+        return round((1.0 if self.ratio is None else self.ratio) * source_rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings(_Settings):
+    """What the gate lets through. Errors are percent, 0 is perfect.
+
+    Each limit is widened by what the sizes of the two samples make unavoidable, so that a small table is not refused
+    for noise. A value between the limit and `borderline` times the limit's distance from perfect is borderline.
+
+    Attributes:
+        max_shape_error_percent: Mean over columns of 100 × KS or total-variation distance.
+        max_trend_error_percent: Mean over column pairs of 100 × correlation or contingency error.
+        max_c2st_auc: AUC of boosted trees telling synthetic from held-out rows; 0.5 cannot tell.
+        max_copy_excess_percent: Exact copies of training rows, above the share found among held-out rows.
+        borderline: Factor on a limit up to which the verdict is borderline instead of fail.
+        sample_rows: Fixed-seed sample per side on which pairs and trees are judged.
+    """
+
+    max_shape_error_percent: float = 4.0
+    max_trend_error_percent: float = 8.0
+    max_c2st_auc: float = 0.75
+    max_copy_excess_percent: float = 0.5
+    borderline: float = 1.5
+    sample_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "max_shape_error_percent", 0.0, 100.0)
+        _check_range(self, "max_trend_error_percent", 0.0, 100.0)
+        _check_range(self, "max_c2st_auc", 0.5, 1.0)
+        _check_range(self, "max_copy_excess_percent", 0.0, 100.0)
+        _check_range(self, "borderline", 1.0)
+        _check_range(self, "sample_rows", 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishSettings(_Settings):
+    """What a snapshot holds and how long it is kept.
+
+    Attributes:
+        include_source: Source rows are part of the snapshot, told apart by `_is_synthetic`.
+        keep_snapshots: Older snapshots are removed after a publish; the one that `_latest.json` names never is.
+    """
+
+    include_source: bool = True
+    keep_snapshots: int = 7
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "keep_snapshots", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(_Settings):
+    """All choices of one run: what `augment` and the Airflow task group take."""
+
+    read: ReadSettings = field(default_factory=ReadSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    generate: GenerateSettings = field(default_factory=GenerateSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    publish: PublishSettings = field(default_factory=PublishSettings)
