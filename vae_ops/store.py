@@ -1,0 +1,417 @@
+"""Every name on disk, and the moves between them: runs, models, the champion, snapshots, `_latest.json`.
+
+A rename is one edit here and nowhere else. What the files hold is decided by `steps.py` and `publishing.py`; how bytes
+get to a URI by `storage.py`.
+
+    STORE/runs/RUN_ID/       profile.json  training.arrow  holdout.arrow  candidate/  train.json  parts/
+                             verdict.json  report.json  publish.json  state.json
+    STORE/models/VERSION/    promoted bundles          STORE/champion.json   {version, run_id, history}
+    STORE/rejected/RUN_ID/   candidate and verdict of runs that the gate refused
+    OUTPUT/_latest.json      the one pointer that readers follow
+    OUTPUT/snapshots/ID/     source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json
+
+Names that start with a dot are in the making, or locks: no reader looks at them, and each is removed once its owner has
+died. On a local disk an owner holds a lock that the kernel drops with the process; an object store has no locks, so
+there names are deterministic and the file that makes a directory whole is written last.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vae_ops.errors import BusyError, SettingsError
+from vae_ops.storage import Location
+
+__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "copy_tree", "hold", "move_tree"]
+
+CLI_PREFIX = "cli-"
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
+_MAKING = ".making-"
+_REJECTED_KEPT = 3
+_IDLE_SECONDS = 24 * 3600.0
+
+
+@contextlib.contextmanager
+def hold(lock: Location, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file for the length of a `with` block; the kernel frees it if the process dies.
+
+    The file is removed on the way out by its last holder, so that locks leave no litter. On an object store this does
+    nothing.
+
+    Raises:
+        BusyError: Somebody else holds the lock and `wait` is False.
+    """
+    if not lock.is_local:
+        yield
+        return
+    handle = _acquire(lock.path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
+    try:
+        yield
+    finally:
+        _release(handle, lock.path)
+
+
+def _acquire(path: str, mode: int, wait: bool) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, mode if wait else mode | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise BusyError(f"Another process holds {path}: wait until it is done, then try again.") from error
+        # The holder before us may have removed the file between our open and our lock: then ours guards nothing.
+        if _still_names(path, handle):
+            return handle
+        os.close(handle)
+
+
+def _release(handle: int, path: str) -> None:
+    # Only whoever is alone may remove the file, or a second owner could lock a fresh one beside a shared holder.
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _still_names(path, handle):
+            os.unlink(path)
+    os.close(handle)
+
+
+def _still_names(path: str, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def move_tree(source: Location, target: Location, *, last: str) -> None:
+    """Gives a finished directory its final name: one rename on a local disk, else copies with `last` written last."""
+    if source.is_local:
+        source.move_to(target)
+        _sync(os.path.dirname(target.path))
+        return
+    copy_tree(source, target, last=last)
+    source.remove()
+
+
+def copy_tree(source: Location, target: Location, *, last: str = "") -> None:
+    """Copies a directory of files and directories, the file named `last` at the end."""
+    target.make_dirs()
+    for name in sorted(source.list(), key=lambda name: (name == last, name)):
+        part = source.child(name)
+        if part.is_dir():
+            copy_tree(part, target.child(name), last=last)
+        else:
+            part.fs.copy(part.path, target.child(name).path)
+
+
+def _sync(directory: str) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _discard(parent: Location, name: str) -> None:
+    """Removes a directory that readers may know: on a local disk it vanishes whole, never half."""
+    if not parent.is_local:
+        parent.child(name).remove()
+        return
+    trash = parent.child(f"{_MAKING}{name}-gone")
+    trash.remove()
+    with contextlib.suppress(FileNotFoundError):
+        parent.child(name).move_to(trash)
+        trash.remove()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The artifacts of one run, by name."""
+
+    root: Location
+    run_id: str
+
+    @property
+    def profile(self) -> Location:
+        """What the profile step found."""
+        return self.root.child("profile.json")
+
+    @property
+    def training(self) -> Location:
+        """Rows the model was trained on, as Arrow IPC: unlike Parquet it keeps every Arrow type."""
+        return self.root.child("training.arrow")
+
+    @property
+    def holdout(self) -> Location:
+        """Rows that training never saw, as Arrow IPC."""
+        return self.root.child("holdout.arrow")
+
+    @property
+    def candidate(self) -> Location:
+        """Bundle of the model under trial."""
+        return self.root.child("candidate")
+
+    @property
+    def trained(self) -> Location:
+        """Record of the train step; its presence says that the three artifacts above are whole."""
+        return self.root.child("train.json")
+
+    @property
+    def parts(self) -> Location:
+        """Directory of synthetic parts, in exactly the source's schema."""
+        return self.root.child("parts")
+
+    def part(self, shard: int, shards: int) -> Location:
+        """One synthetic part."""
+        return self.parts.child(f"part-{shard:05d}-of-{shards:05d}.parquet")
+
+    @property
+    def verdict(self) -> Location:
+        """What the gate said, and of which parts."""
+        return self.root.child("verdict.json")
+
+    @property
+    def report(self) -> Location:
+        """Everything the gate measured, for a person."""
+        return self.root.child("report.json")
+
+    @property
+    def published(self) -> Location:
+        """Record of the publish step."""
+        return self.root.child("publish.json")
+
+    @property
+    def state(self) -> Location:
+        """Last step that touched the run, and when."""
+        return self.root.child("state.json")
+
+    def touch(self, step: str) -> None:
+        """Notes that `step` begins, and makes the run's directory."""
+        self.root.make_dirs()
+        self.state.write_json({"step": step, "updated_at": time.time()})
+
+    def drop_bulk(self) -> None:
+        """Removes the large artifacts of a published run; its records and its promoted model stay."""
+        for location in (self.parts, self.training, self.holdout, self.candidate):
+            location.remove()
+
+
+@dataclass(frozen=True)
+class Store:
+    """Names below the store: runs, promoted models, the champion and what the gate refused."""
+
+    root: Location
+
+    def run(self, run_id: str) -> Run:
+        """The run of that name.
+
+        Raises:
+            SettingsError: The name could leave its directory or hide from a listing.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            expected = "letters, digits, '.', '_', '~' and '-', at most 200, beginning with a letter or digit"
+            raise SettingsError(f"A run id consists of {expected}; got {run_id!r}.")
+        return Run(self.root.child("runs", run_id), run_id)
+
+    @contextlib.contextmanager
+    def working_on(self, run_id: str, *, alone: bool) -> Iterator[Run]:
+        """Marks a run as alive; with `alone`, refuses to share it.
+
+        Raises:
+            BusyError: Another process is at work on the run and one of the two wants it alone.
+        """
+        run = self.run(run_id)
+        self.root.child("runs").make_dirs()
+        with hold(self._run_lock(run_id), shared=not alone):
+            yield run
+
+    def _run_lock(self, run_id: str) -> Location:
+        return self.root.child("runs", f".{run_id}.lock")
+
+    def model(self, version: str) -> Location:
+        """Bundle of a promoted model."""
+        return self.root.child("models", version)
+
+    def model_of(self, run: Run, version: str) -> Location:
+        """Where a run's model lies: its candidate, or the promoted copy once the run was published and slimmed."""
+        return run.candidate if run.candidate.exists() else self.model(version)
+
+    def champion(self) -> dict[str, Any] | None:
+        """`{version, run_id, history}` of the model behind the newest published snapshot, if there is one."""
+        record = self.root.child("champion.json")
+        if not record.exists():
+            return None
+        found: dict[str, Any] = record.read_json()
+        return found
+
+    def keep_model(self, run: Run, version: str) -> Location:
+        """Copies a run's candidate among the promoted models; a version that is there already is left alone."""
+        target = self.model(version)
+        with self._changing_models():
+            if not target.exists() and run.candidate.exists():
+                making = self.root.child("models", _MAKING + version)
+                making.remove()
+                copy_tree(run.candidate, making)
+                move_tree(making, target, last="")
+        return target
+
+    def crown(self, run_id: str, version: str, *, keep: int) -> None:
+        """Makes `version` the champion; promoted models older than the newest `keep` are removed."""
+        with self._changing_models():
+            history = [v for v in (self.champion() or {}).get("history", []) if v != version]
+            history = [*history, version][-max(keep, 1) :]
+            self.root.child("champion.json").write_json({"version": version, "run_id": run_id, "history": history})
+            for name in self.root.child("models").list():
+                if name not in history:
+                    _discard(self.root.child("models"), name)
+
+    @contextlib.contextmanager
+    def _changing_models(self) -> Iterator[None]:
+        self.root.child("models").make_dirs()
+        with hold(self.root.child(".models.lock"), wait=True):
+            _remove_hidden(self.root.child("models"))
+            yield
+
+    def reject(self, run: Run) -> Location:
+        """Moves what is needed to understand a refusal out of the run; only the newest few refusals are kept."""
+        rejected = self.root.child("rejected")
+        rejected.make_dirs()
+        for bulk in (run.parts, run.training, run.holdout):
+            bulk.remove()
+        with hold(self.root.child(".rejected.lock"), wait=True):
+            _discard(rejected, run.run_id)
+            move_tree(run.root, rejected.child(run.run_id), last="verdict.json")
+            _keep_newest(rejected, _REJECTED_KEPT)
+        return rejected.child(run.run_id)
+
+    def remove_run(self, run: Run) -> None:
+        """Removes a run with all its artifacts; the caller holds its lock."""
+        run.root.remove()
+
+    def sweep(self, *, but: str = "", keep: int = 7) -> None:
+        """Removes what dead processes left: other command-line runs, and old runs that nobody has touched for a day.
+
+        Args:
+            but: Run that the caller is about to work on.
+            keep: The newest runs of a scheduler that stay however old they are.
+        """
+        if not self.root.is_local or not self.root.child("runs").exists():
+            return
+        names = {_run_of(name) for name in self.root.child("runs").list()} - {but}
+        scheduled = [self.run(name) for name in names if _RUN_ID.fullmatch(name) and not name.startswith(CLI_PREFIX)]
+        scheduled.sort(key=_last_touch)
+        idle = [run.run_id for run in scheduled[:-keep] if time.time() - _last_touch(run) > _IDLE_SECONDS]
+        for name in [*idle, *(name for name in names if name.startswith(CLI_PREFIX))]:
+            self._remove_if_dead(name)
+
+    def _remove_if_dead(self, run_id: str) -> None:
+        with contextlib.suppress(BusyError), self.working_on(run_id, alone=True) as run:
+            self.remove_run(run)
+
+
+def _run_of(name: str) -> str:
+    """Run that an entry of `runs/` belongs to: the directory itself, or its lock file."""
+    return name[1:].removesuffix(".lock") if name.startswith(".") else name
+
+
+def _last_touch(run: Run) -> float:
+    if not run.state.exists():
+        return 0.0
+    return float(run.state.read_json()["updated_at"])
+
+
+def _remove_hidden(directory: Location) -> None:
+    for name in directory.list():
+        if name.startswith(_MAKING):
+            directory.child(name).remove()
+
+
+def _keep_newest(directory: Location, kept: int) -> None:
+    names = [name for name in directory.list() if not name.startswith(".")]
+    names.sort(key=lambda name: (_last_touch(Run(directory.child(name), name)), name))
+    for name in names[:-kept]:
+        _discard(directory, name)
+    _remove_hidden(directory)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Names below the output: immutable snapshots and the pointer to the newest."""
+
+    root: Location
+
+    @property
+    def default_store(self) -> Location:
+        """Store of a run that names none: the underscore hides it from Parquet readers of the output."""
+        return self.root.child("_store")
+
+    @property
+    def latest(self) -> Location:
+        """The pointer; it always names a whole, validated snapshot."""
+        return self.root.child("_latest.json")
+
+    @property
+    def snapshots(self) -> Location:
+        """Directory of all snapshots."""
+        return self.root.child("snapshots")
+
+    def snapshot(self, snapshot_id: str) -> Location:
+        """Final name of a snapshot."""
+        return self.snapshots.child(snapshot_id)
+
+    @staticmethod
+    def manifest(snapshot: Location) -> Location:
+        """The file whose presence says that a snapshot is whole."""
+        return snapshot.child("_manifest.json")
+
+    @staticmethod
+    def report(snapshot: Location) -> Location:
+        """What the gate measured before this snapshot was let through."""
+        return snapshot.child("_report.json")
+
+    @contextlib.contextmanager
+    def staging(self, run_id: str) -> Iterator[Location]:
+        """An empty directory that no reader looks at, gone afterwards unless it was renamed.
+
+        Raises:
+            BusyError: Another process is publishing the very same run.
+        """
+        self.snapshots.make_dirs()
+        making = self.snapshots.child(_MAKING + run_id)
+        with hold(self.snapshots.child(f"{_MAKING}{run_id}.lock")):
+            making.remove()
+            making.make_dirs()
+            try:
+                yield making
+            finally:
+                making.remove()
+
+    @contextlib.contextmanager
+    def committing(self) -> Iterator[None]:
+        """One at a time: naming a snapshot, repointing `_latest.json`, and removing old snapshots."""
+        self.snapshots.make_dirs()
+        with hold(self.snapshots.child(".commit.lock"), wait=True):
+            yield
+
+    def sweep(self) -> None:
+        """Removes staging directories whose process has died."""
+        if not self.root.is_local or not self.snapshots.exists():
+            return
+        for name in {name.removesuffix(".lock") for name in self.snapshots.list() if name.startswith(_MAKING)}:
+            with contextlib.suppress(BusyError), hold(self.snapshots.child(f"{name}.lock")):
+                self.snapshots.child(name).remove()
+
+    def keep_newest(self, kept: int, *, order: dict[str, str], named: str) -> None:
+        """Removes all but the newest snapshots; the one that `_latest.json` names always stays.
+
+        Args:
+            kept: How many stay.
+            order: Time of publishing by snapshot id, as sortable text.
+            named: Snapshot id in `_latest.json`.
+        """
+        newest = sorted(order, key=lambda snapshot_id: order[snapshot_id])[-kept:]
+        for snapshot_id in set(order) - set(newest) - {named}:
+            _discard(self.snapshots, snapshot_id)
