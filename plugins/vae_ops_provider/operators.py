@@ -1,0 +1,190 @@
+"""The five steps as operators: profile, train, generate (mapped over shards), validate, publish.
+
+Each is one verb of `vae_ops.steps`, run by `process.py` in a process of its own; an operator only renders its
+arguments, passes them on and says what an error means for the task. `task_group.py` joins the five.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from vae_ops.errors import VaeOpsError
+from vae_ops_provider.assets import PublishedSnapshot, announce
+from vae_ops_provider.mirror import ProgressMirror
+from vae_ops_provider.process import StepProcess
+from vae_ops_provider.rendering import Layer, parse_integer, parse_settings, parse_text
+
+__all__ = [
+    "VaeGenerateOperator",
+    "VaeProfileOperator",
+    "VaePublishOperator",
+    "VaeStepOperator",
+    "VaeTrainOperator",
+    "VaeValidateOperator",
+]
+
+# Bad input and a gate that says no: the same on every try.
+_FINAL_EXIT_CODES = (2, 3)
+_SLUG_CHARACTERS = 120
+
+
+class VaeStepOperator(BaseOperator):
+    """What the five operators share: one step of the walk, its arguments, its process and its errors.
+
+    The tasks of one run find each other's artifacts through `store` and `run_id`, so give all of them the same
+    arguments. All arguments are templates.
+
+    Args:
+        source: URI of the Parquet table: a file, a directory, a glob, local or on an object store.
+        output_dir: URI of the directory that holds the snapshots (`output` is Airflow's name for a task's XCom).
+        store: URI of the directory for runs and models; by default it lies inside `output_dir`.
+        settings: Settings by section (see `vae_ops.settings.RunSettings`), such as `{"train": {"seed": 1}}`, or a
+            list of such mappings of which the later win.
+        run_id: Name of the run's artifacts; by default made of the DAG, the DAG run and the task group.
+        python: Interpreter that has vae-ops and TensorFlow; by default the worker's own.
+    """
+
+    step: ClassVar[str]
+    template_fields: Sequence[str] = ("source", "output_dir", "store", "settings", "run_id", "python")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"settings": "json"}
+    ui_color = "#e8f0fe"
+
+    _process: StepProcess | None = None
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        output_dir: str,
+        store: str | None = None,
+        settings: Layer | Sequence[Layer] | None = None,
+        run_id: str | None = None,
+        python: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.output_dir = output_dir
+        self.store = store
+        self.settings = settings
+        self.run_id = run_id
+        self.python = python
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Runs the step and returns its record, a small dict of paths and numbers.
+
+        Raises:
+            AirflowFailException: Trying again cannot help: bad input, or the gate said no.
+            VaeOpsError: Anything else; Airflow tries again as the task's `retries` say.
+        """
+        try:
+            self._process = StepProcess(self.step, self.spec(context), python=parse_text(self.python))
+            mirror = ProgressMirror(self.step, self.log, context.get("task_state_store"))
+            return self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
+        except VaeOpsError as error:
+            if error.exit_code in _FINAL_EXIT_CODES:
+                raise AirflowFailException(str(error)) from error
+            raise
+
+    def on_kill(self) -> None:
+        """Ends the step's whole process group; runs inside a signal handler, so it neither reads nor waits."""
+        if self._process is not None:
+            self._process.kill()
+
+    def spec(self, context: Context) -> dict[str, Any]:
+        """The step's specification as JSON values: what `vae_ops.steps.StepSpec` is built from.
+
+        Raises:
+            SettingsError: A rendered argument makes no sense.
+        """
+        return {
+            "source": self.source,
+            "output": self.output_dir,
+            "store": parse_text(self.store),
+            "run_id": parse_text(self.run_id) or _default_run_id(context, self.task_id),
+            "settings": parse_settings(self.settings).to_dict(),
+            "labels": {"airflow_dag_id": context["dag"].dag_id, "airflow_run_id": context["run_id"]},
+        }
+
+    def _log_chatter(self, line: str) -> None:
+        self.log.info("%s | %s", self.step, line)
+
+
+class VaeProfileOperator(VaeStepOperator):
+    """Profiles the source in one streaming pass and refuses what cannot be learned; see `VaeStepOperator`."""
+
+    step = "profile"
+
+
+class VaeTrainOperator(VaeStepOperator):
+    """Trains the run's candidate model; see `VaeStepOperator` for the arguments."""
+
+    step = "train"
+
+
+class VaeGenerateOperator(VaeStepOperator):
+    """Draws one shard of the synthetic rows; map it with `.partial(shards=4, …).expand(shard=[0, 1, 2, 3])`.
+
+    Args:
+        shard: Number of this shard, from 0.
+        shards: In how many shards the rows are drawn; it does not change the rows.
+        kwargs: The arguments of every step, see `VaeStepOperator`.
+    """
+
+    step = "generate"
+    template_fields: Sequence[str] = (*VaeStepOperator.template_fields, "shard", "shards")
+
+    def __init__(self, *, shard: int | str = 0, shards: int | str = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shard = shard
+        self.shards = shards
+
+    def spec(self, context: Context) -> dict[str, Any]:
+        """The specification of every step, and which shard to draw."""
+        shard, shards = parse_integer(self.shard, "shard"), parse_integer(self.shards, "shards")
+        return {**super().spec(context), "shard": shard, "shards": shards}
+
+
+class VaeValidateOperator(VaeStepOperator):
+    """Judges the synthetic rows and fails the task if the gate says no; see `VaeStepOperator` for the arguments."""
+
+    step = "validate"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Runs the step and returns verdict, metrics, noise floor and reasons.
+
+        Raises:
+            AirflowFailException: The verdict is `fail`; the candidate stays in the store for inspection.
+        """
+        record = super().execute(context)
+        reasons = "; ".join(record["reasons"]) or "no reasons given"
+        if record["verdict"] == "fail":
+            raise AirflowFailException(f"The gate said no, nothing will be published: {reasons}.")
+        if record["verdict"] == "borderline":
+            self.log.warning("The verdict is borderline: %s", reasons)
+        return record
+
+
+class VaePublishOperator(VaeStepOperator):
+    """Publishes the snapshot and tells it to the assets in `outlets`; see `VaeStepOperator` for the arguments."""
+
+    step = "publish"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Runs the step, returns its record and sends it as the `extra` of the asset events."""
+        record = super().execute(context)
+        announce(PublishedSnapshot.from_record(record), self.outlets, context)
+        return record
+
+
+def _default_run_id(context: Context, task_id: str) -> str:
+    """One name for all tasks of a DAG run that stand in the same task group, whatever characters the ids hold."""
+    group_id = task_id.rpartition(".")[0]
+    names = [name for name in (context["dag"].dag_id, group_id, context["run_id"]) if name]
+    readable = re.sub(r"[^A-Za-z0-9._~]+", "-", "-".join(names)).strip("-._~")[:_SLUG_CHARACTERS]
+    return f"{readable}-{hashlib.blake2s(json.dumps(names).encode(), digest_size=4).hexdigest()}"

@@ -1,0 +1,104 @@
+"""The trigger form: Params of a DAG around `VaeAugmentation`, and the templates that read them.
+
+Airflow draws the form from these schemas and refuses bad values with the schema's own message, in the UI and over
+REST alike; what a schema cannot say, `vae_ops.settings` says when the first task starts.
+"""
+
+from typing import Any
+
+from airflow.sdk import Param
+
+__all__ = ["augmentation_params", "augmentation_templates"]
+
+_ADVANCED = "Advanced"
+_LARGEST_SEED = 2**63 - 1
+
+
+def augmentation_params(*, source: str, output: str, time_budget_seconds: float = 60) -> dict[str, Param]:
+    """Params that let a person start a run with other choices; the arguments are the scheduled run's values.
+
+    Args:
+        source: Parquet table that the scheduled run learns from.
+        output: Directory of its snapshots.
+        time_budget_seconds: Its training time.
+    """
+    return {
+        "source": Param(
+            source,
+            type="string",
+            minLength=1,
+            title="Source table",
+            description="Parquet file, directory, glob or URI (such as `s3://bucket/table`) to learn from.",
+        ),
+        "output": Param(
+            output,
+            type="string",
+            minLength=1,
+            title="Output directory",
+            description="Snapshots are published below it; it must not lie inside the source.",
+        ),
+        **_amount_params(),
+        "exclude": Param(
+            [],
+            type="array",
+            items={"type": "string"},
+            uniqueItems=True,
+            title="Excluded columns",
+            description="One column name per line; these are neither learned nor published.",
+        ),
+        "time_budget_seconds": Param(
+            time_budget_seconds,
+            type="number",
+            exclusiveMinimum=0,
+            maximum=86_400,
+            title="Training time (seconds)",
+            description="Wall clock that training may take on two quiet cores.",
+        ),
+        **_advanced_params(),
+    }
+
+
+def _amount_params() -> dict[str, Param]:
+    return {
+        "rows": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Synthetic rows",
+            description="Leave empty to draw by ratio.",
+        ),
+        "ratio": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            title="Synthetic rows per source row",
+            description="Leave empty, together with the rows above, for one synthetic row per source row.",
+        ),
+    }
+
+
+def _advanced_params() -> dict[str, Param]:
+    return {
+        "seed": Param(
+            0,
+            type="integer",
+            minimum=0,
+            maximum=_LARGEST_SEED,
+            title="Seed",
+            description="The same source, settings and seed give the same bytes.",
+            section=_ADVANCED,
+        ),
+        "settings": Param(
+            {},
+            type="object",
+            title="Further settings",
+            description='By section; they win over the fields above. Example: {"gate": {"max_c2st_auc": 0.6}}',
+            section=_ADVANCED,
+        ),
+    }
+
+
+def augmentation_templates() -> dict[str, Any]:
+    """Arguments of `VaeAugmentation` that read every one of `augmentation_params` when a task starts."""
+    names = augmentation_params(source="-", output="-")
+    return {name: f"{{{{ params.{name} }}}}" for name in names}
