@@ -1,0 +1,321 @@
+"""The Parquet files behind one path: which they are, their footers, hive partitions, one joint schema, their batches.
+
+`table.py` decides whether the table they make can be learned from; `storage.py` opens the files. Extension types are
+shown as Arrow shows those that nobody registered: the storage type, and two keys in the field metadata.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vae_ops.errors import SourceError
+from vae_ops.storage import Location, has_wildcard
+
+__all__ = ["FileRows", "open_files", "reading", "simple_array", "simple_schema"]
+
+_BATCH_ROWS = 65_536
+_BATCH_BYTES = 32 * 1024**2
+_SUFFIXES = (".parquet", ".parq", ".pq")
+_MAGIC = b"PAR1"
+_SMALLEST_BYTES = 12
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One file with what its footer says; `name` is relative to the source."""
+
+    location: Location
+    name: str
+    schema: pa.Schema
+    num_rows: int
+    row_bytes: float
+    partition: dict[str, str | None]
+
+    def partition_keys(self, exclude: frozenset[str]) -> tuple[str, ...]:
+        """Keys of the path that become columns: a column inside the file wins over its name in the path."""
+        return tuple(key for key in self.partition if key not in exclude and key not in self.schema.names)
+
+
+class FileRows:
+    """Rows of Parquet files, one file after the other.
+
+    Attributes:
+        schema: Joint schema of the files; hive partition columns come last, as integers or strings.
+        num_rows: Rows of all files.
+        uri: Where the source lies.
+        files: URIs of the files, in reading order.
+    """
+
+    def __init__(self, uri: str, parts: Sequence[_Part], exclude: frozenset[str]) -> None:
+        """Joins the footers.
+
+        Raises:
+            SourceError: Two files disagree on a column that is not excluded.
+        """
+        self.uri: str | None = uri
+        self.files = tuple(part.location.uri for part in parts)
+        self.num_rows = sum(part.num_rows for part in parts)
+        self.schema = _joint_schema(parts, exclude)
+        self._parts = parts
+
+    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Streams the columns of `schema` in source order."""
+        for part in self._parts:
+            if part.num_rows:
+                yield from _part_batches(part, schema)
+
+    def digest(self) -> str:
+        """Digest of the bytes and relative names of the files."""
+        whole = hashlib.blake2b(digest_size=16)
+        for part in self._parts:
+            whole.update(f"{part.name}\0".encode(errors="surrogateescape"))
+            with reading(part.location.uri), part.location.open_input() as file:
+                while block := file.read(1024**2):
+                    whole.update(block)
+            whole.update(part.location.size().to_bytes(8, "big"))
+        return whole.hexdigest()
+
+
+def open_files(location: Location, exclude: frozenset[str]) -> FileRows:
+    """Finds the Parquet files at a path and reads their footers.
+
+    Args:
+        location: A file, a directory or a glob pattern.
+        exclude: Columns on which the files need not agree.
+
+    Raises:
+        SourceError: Nothing is there, or it is not Parquet, truncated, or does not fit together.
+    """
+    with reading(location.uri):
+        base, found = _find(location)
+        parts = [part for path in sorted(found) if (part := _read_part(_at(location, path), base, found)) is not None]
+    if not parts:
+        others = f"only {PurePosixPath(found[0]).name!r} and the like" if found else "none"
+        raise SourceError(f"Expected Parquet files below {location.uri!r}, found {others}; check the path.")
+    return FileRows(location.uri, parts, exclude)
+
+
+@contextmanager
+def reading(uri: str) -> Iterator[None]:
+    """Turns what Arrow, the operating system and object stores raise while reading into a `SourceError`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        lines = str(getattr(error, "strerror", None) or error).splitlines() or [type(error).__name__]
+        reason = lines[0].rstrip(".")
+        raise SourceError(f"Cannot read {uri!r}: {reason}; write the file again or check its permissions.") from error
+
+
+def simple_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema with extension types replaced by their storage types."""
+    return pa.schema([_simple_field(field) for field in schema], metadata=schema.metadata)
+
+
+def simple_array(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """The array as `type_`, out of its extension type where it has one."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    return array if array.type == type_ else array.cast(type_)
+
+
+def _simple_field(field: pa.Field) -> pa.Field:
+    if not isinstance(field.type, pa.BaseExtensionType):
+        return field
+    serialise = getattr(field.type, "__arrow_ext_serialize__", bytes)
+    keys = {b"ARROW:extension:name": field.type.extension_name, b"ARROW:extension:metadata": serialise()}
+    return field.with_type(field.type.storage_type).with_metadata({**(field.metadata or {}), **keys})
+
+
+# --- which files ---------------------------------------------------------------------------------------------------
+
+
+def _find(location: Location) -> tuple[str, list[str]]:
+    fs, path = location.fs, location.path
+    if location.is_dir():
+        return path, _visible(path, fs.find(path))
+    if location.exists():
+        if not fs.isfile(path):
+            raise SourceError(f"Expected a Parquet file or a directory, but {location.uri!r} is neither.")
+        return path, [path]
+    if not has_wildcard(path):
+        raise SourceError(f"Expected a Parquet file, a directory or a pattern, but {location.uri!r} does not exist.")
+    base = _fixed_base(path)
+    matches = _visible(base, fs.glob(path))
+    below = [found for match in matches for found in (_visible(match, fs.find(match)) if fs.isdir(match) else [match])]
+    if not below:
+        raise SourceError(f"Expected Parquet files, but nothing matches {location.uri!r}; check the pattern.")
+    return base, sorted(set(below))
+
+
+def _fixed_base(pattern: str) -> str:
+    parts = PurePosixPath(pattern).parts
+    fixed = next(depth for depth, part in enumerate(parts) if has_wildcard(part))
+    return str(PurePosixPath(*parts[:fixed]))
+
+
+def _visible(base: str, paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if not any(part[0] in "_." for part in _relative(base, path).parts)]
+
+
+def _relative(base: str, path: str) -> PurePosixPath:
+    return PurePosixPath(path).relative_to(PurePosixPath(base))
+
+
+def _at(root: Location, path: str) -> Location:
+    return Location(root.fs, path, path if root.is_local else root.fs.unstrip_protocol(path))
+
+
+# --- footers -------------------------------------------------------------------------------------------------------
+
+
+def _read_part(location: Location, base: str, found: Sequence[str]) -> _Part | None:
+    """None for a file of another kind that merely lies in the same directory, such as a README."""
+    named = location.path == base or location.name.lower().endswith(_SUFFIXES)
+    if not _looks_like_parquet(location, required=named):
+        return None
+    with reading(location.uri), _open_parquet(location) as file:
+        footer, schema = file.metadata, simple_schema(file.schema_arrow)
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    _check_length(location, groups)
+    row_bytes = sum(group.total_byte_size for group in groups) / max(footer.num_rows, 1)
+    relative = _relative(base, location.path)
+    return _Part(location, str(relative), schema, footer.num_rows, row_bytes, _partition_of(relative))
+
+
+def _open_parquet(location: Location) -> pq.ParquetFile:
+    # Without a buffered, page-wise stream the whole row group would be held in memory, however large it is; over a
+    # network the fewer, larger requests are worth that memory.
+    local = location.is_local
+    return pq.ParquetFile(
+        location.path,
+        filesystem=location.arrow_filesystem(),
+        pre_buffer=not local,
+        buffer_size=1024**2 if local else 0,
+    )
+
+
+def _looks_like_parquet(location: Location, *, required: bool) -> bool:
+    size = location.size()
+    with location.open_input() as file:
+        head = file.read(len(_MAGIC))
+        file.seek(max(size - len(_MAGIC), 0))
+        tail = file.read(len(_MAGIC))
+    if head != _MAGIC and not required:
+        return False
+    if head == b"PARE":
+        raise SourceError(f"Expected plain Parquet, but {location.uri!r} is encrypted; write it without encryption.")
+    if head != _MAGIC:
+        raise SourceError(
+            f"Expected Parquet, but {location.uri!r} ({size} bytes) is something else; convert it to Parquet first."
+        )
+    if tail != _MAGIC or size < _SMALLEST_BYTES:
+        raise _truncated(location)
+    return True
+
+
+def _check_length(location: Location, groups: Sequence[pq.RowGroupMetaData]) -> None:
+    columns = (group.column(index) for group in groups for index in range(group.num_columns))
+    if sum(column.total_compressed_size for column in columns) > location.size():
+        raise _truncated(location)
+
+
+def _truncated(location: Location) -> SourceError:
+    return SourceError(
+        f"Expected a whole Parquet file, but {location.uri!r} is truncated at {location.size()} bytes; write it again."
+    )
+
+
+def _partition_of(relative: PurePosixPath) -> dict[str, str | None]:
+    pairs = (part.split("=", 1) for part in relative.parts[:-1] if "=" in part[1:])
+    return {unquote(key): None if value == _NULL_PARTITION else unquote(value) for key, value in pairs}
+
+
+# --- one schema ----------------------------------------------------------------------------------------------------
+
+
+def _joint_schema(parts: Sequence[_Part], exclude: frozenset[str]) -> pa.Schema:
+    first = parts[0]
+    fields = {field.name: (field, first) for field in first.schema}
+    for part in parts[1:]:
+        _check_same_names(first, part, exclude)
+        for field in part.schema:
+            if field.name not in exclude:
+                known, owner = fields[field.name]
+                fields[field.name] = _joint_field(known, owner, field, part)
+    keys = first.partition_keys(exclude)
+    columns = [fields[field.name][0] for field in first.schema] if len(parts) > 1 else list(first.schema)
+    partitions = [pa.field(key, _partition_type([part.partition[key] for part in parts])) for key in keys]
+    return pa.schema(columns + partitions, metadata=first.schema.metadata)
+
+
+def _check_same_names(first: _Part, part: _Part, exclude: frozenset[str]) -> None:
+    for kind, ours, theirs in (
+        ("column", first.schema.names, part.schema.names),
+        ("hive partition", first.partition_keys(exclude), part.partition_keys(exclude)),
+    ):
+        differing = sorted(set(ours).symmetric_difference(theirs) - exclude)
+        if differing:
+            name = differing[0]
+            having, lacking = (first, part) if name in ours else (part, first)
+            raise SourceError(
+                f"Expected the same columns in every file, but {having.location.uri!r} has the {kind} {name!r} and "
+                f"{lacking.location.uri!r} has not; write the files alike or exclude={name!r} (--exclude)."
+            )
+
+
+def _joint_field(known: pa.Field, owner: _Part, field: pa.Field, part: _Part) -> tuple[pa.Field, _Part]:
+    joint = _joint_type(known.type, field.type)
+    if joint is None:
+        raise SourceError(
+            f"Expected one type per column, but {known.name!r} is {known.type} in {owner.location.uri!r} and "
+            f"{field.type} in {part.location.uri!r}; write the files alike or exclude={known.name!r} (--exclude)."
+        )
+    # Writers such as pandas give a column of nulls only the null type, so its owner is the file that knows better.
+    wider = known.with_type(joint).with_nullable(known.nullable or field.nullable)
+    return wider, part if pa.types.is_null(known.type) else owner
+
+
+def _joint_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
+    if left == right or pa.types.is_null(right):
+        return left
+    if pa.types.is_null(left):
+        return right
+    if pa.types.is_dictionary(left) and pa.types.is_dictionary(right) and left.value_type == right.value_type:
+        return max(left, right, key=lambda type_: type_.index_type.bit_width)
+    return None
+
+
+def _partition_type(values: Sequence[str | None]) -> pa.DataType:
+    known = [value for value in values if value is not None]
+    integers = all(re.fullmatch(r"-?\d{1,10}", value) and -(2**31) <= int(value) < 2**31 for value in known)
+    return pa.int32() if known and integers else pa.string()
+
+
+# --- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _part_batches(part: _Part, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    stored = [name for name in schema.names if name in part.schema.names]
+    batch_rows = int(min(max(_BATCH_BYTES / max(part.row_bytes, 1.0), 256), _BATCH_ROWS))
+    with reading(part.location.uri), _open_parquet(part.location) as file:
+        for batch in file.iter_batches(batch_size=batch_rows, columns=stored, use_threads=False):
+            yield pa.RecordBatch.from_arrays([_column(part, batch, field) for field in schema], schema=schema)
+
+
+def _column(part: _Part, batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.name in part.schema.names:
+        return simple_array(batch.column(field.name), field.type)
+    value = part.partition[field.name]
+    return pa.nulls(batch.num_rows, field.type) if value is None else _repeat(value, field.type, batch.num_rows)
+
+
+def _repeat(value: str, type_: pa.DataType, times: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value).cast(type_), times)

@@ -1,0 +1,300 @@
+"""Files at any URI: locate, read, write at once or not at all, list, remove.
+
+A `Location` is a filesystem and a path on it: local paths need no scheme, everything else goes through fsspec. Which
+names exist below a store or an output is the business of `store.py`; what a Parquet file means is that of `table.py`.
+"""
+
+import fcntl
+import fnmatch
+import glob
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow.fs
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from vae_ops.errors import OutputError, UsageError
+
+__all__ = ["Location", "check_apart", "check_writable", "has_wildcard", "locate"]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A path on a filesystem.
+
+    Attributes:
+        fs: The filesystem that holds the path.
+        path: Absolute path on `fs`, without scheme.
+        uri: What a person or another process may pass to `locate` to come back here; a plain path when local.
+    """
+
+    fs: fsspec.AbstractFileSystem
+    path: str
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the path lies on a filesystem of this machine."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return PurePosixPath(self.path).name
+
+    def child(self, *names: str) -> "Location":
+        """The location below this one."""
+        tail = "/".join(names)
+        return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}")
+
+    def exists(self) -> bool:
+        """Whether a file or directory is there."""
+        return bool(self.fs.exists(self.path))
+
+    def is_dir(self) -> bool:
+        """Whether a directory is there; on object stores, whether anything lies below the path."""
+        return bool(self.fs.isdir(self.path))
+
+    def size(self) -> int:
+        """Bytes of the file."""
+        return int(self.fs.size(self.path))
+
+    def list(self) -> list[str]:
+        """Sorted names of the children; none when the directory is missing."""
+        try:
+            found = self.fs.ls(self.path, detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted({PurePosixPath(path).name for path in found if path.rstrip("/") != self.path.rstrip("/")})
+
+    def read_bytes(self) -> bytes:
+        """The whole file."""
+        return cast(bytes, self.fs.cat_file(self.path))
+
+    def read_json(self) -> Any:
+        """The value of a JSON file."""
+        return json.loads(self.read_bytes())
+
+    def open_input(self) -> BinaryIO:
+        """Opens the file for reading."""
+        return cast(BinaryIO, self.fs.open(self.path, "rb"))
+
+    def open_output(self) -> BinaryIO:
+        """Opens the file for writing; a reader may see it half-written, so stage it under another name."""
+        return cast(BinaryIO, self.fs.open(self.path, "wb"))
+
+    def write_atomic(self, data: bytes) -> None:
+        """Writes the file so that a reader sees the old bytes or the new ones, whatever is killed whenever.
+
+        A local directory must exist. At most one leftover per target can remain after a kill, and the next write
+        to the same target takes it over.
+        """
+        if self.is_local:
+            _replace_local(self.path, data)
+        else:
+            self.fs.pipe_file(self.path, data)
+
+    def write_json(self, value: Any) -> None:
+        """Writes a JSON file atomically; equal values give equal bytes."""
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        self.write_atomic(text.encode() + b"\n")
+
+    def make_dirs(self) -> None:
+        """Creates the directory and its parents where missing; object stores need none."""
+        self.fs.makedirs(self.path, exist_ok=True)
+
+    def move_to(self, target: "Location") -> None:
+        """Renames a file or directory on the same filesystem; atomic when local, a copy and a delete elsewhere."""
+        if self.is_local:
+            os.rename(self.path, target.path)
+        else:
+            self.fs.mv(self.path, target.path, recursive=True)
+
+    def remove(self) -> None:
+        """Removes the file, or the directory and all below it; nothing to remove is fine."""
+        if self.is_local:
+            _remove_local(self.path)
+            return
+        try:
+            self.fs.rm(self.path, recursive=True)
+        except FileNotFoundError:
+            return
+
+    def arrow_filesystem(self) -> pyarrow.fs.FileSystem:
+        """The same filesystem for pyarrow, to be used with `path`."""
+        if self.is_local:
+            return pyarrow.fs.LocalFileSystem()
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(self.fs))
+
+
+def locate(uri: str | os.PathLike[str]) -> Location:
+    """Finds the filesystem behind a path or URI; nothing needs to exist there.
+
+    Raises:
+        UsageError: The text is empty, or its scheme needs a package that is not installed.
+    """
+    text = os.fspath(uri)
+    if not text or "\0" in text:
+        raise UsageError(f"Expected a path or URI, got {text!r}; give a local path or something like s3://bucket/key.")
+    if "://" not in text and "::" not in text:
+        path = os.path.abspath(os.path.expanduser(text))
+        return Location(LocalFileSystem(), path, path)
+    try:
+        # Another process may write between two looks, so a cached listing would lie.
+        fs, path = url_to_fs(text, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        remedy = "install its fsspec package or use a local path"
+        raise UsageError(f"No filesystem for {text!r}: {reason}; {remedy}.") from error
+    return Location(fs, path, path if isinstance(fs, LocalFileSystem) else text.rstrip("/"))
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether the path is a glob pattern."""
+    return any(sign in path for sign in "*?[")
+
+
+def check_writable(location: Location) -> None:
+    """Proves by a probe that files can be written at a directory that may not exist yet; leaves nothing behind.
+
+    Raises:
+        OutputError: A file stands where a directory is needed, or the filesystem refuses the probe.
+    """
+    if location.is_local:
+        _probe_local(location.path)
+        return
+    probe = location.child(f".vae-ops-probe-{uuid.uuid4().hex}")
+    try:
+        probe.write_atomic(b"")
+        probe.remove()
+    # fsspec packages raise their own trees (botocore, aiohttp, google.auth) that share no base below Exception.
+    except Exception as error:
+        raise _cannot_write(location.uri, error) from error
+
+
+def check_apart(source: Location, output: Location) -> None:
+    """Makes sure that what is published is never read back as source.
+
+    Args:
+        source: A file, a directory or a glob pattern.
+        output: The directory to be written.
+
+    Raises:
+        OutputError: The output equals the source, lies below it, or lies where the pattern reaches.
+    """
+    if source.is_local != output.is_local or type(source.fs) is not type(output.fs):
+        return
+    is_pattern = has_wildcard(source.path) and not source.exists()
+    pattern = _pattern_parts(source) if is_pattern else _literal_parts(source)
+    if _overlap(pattern, _resolved_parts(output.path, output.is_local), is_pattern):
+        raise OutputError(
+            f"The output {output.uri!r} lies inside the source {source.uri!r}, so a later run would read its own rows; "
+            "choose an output directory outside the source."
+        )
+
+
+def _overlap(pattern: tuple[str, ...], target: tuple[str, ...], is_pattern: bool) -> bool:
+    if not pattern or pattern[0] == "**":
+        return True
+    if not target:
+        return is_pattern
+    return fnmatch.fnmatchcase(target[0], pattern[0]) and _overlap(pattern[1:], target[1:], is_pattern)
+
+
+def _literal_parts(location: Location) -> tuple[str, ...]:
+    return tuple(map(glob.escape, _resolved_parts(location.path, location.is_local)))
+
+
+def _pattern_parts(source: Location) -> tuple[str, ...]:
+    parts = PurePosixPath(source.path).parts
+    fixed = next(depth for depth, part in enumerate(parts) if has_wildcard(part))
+    base = _resolved_parts(str(PurePosixPath(*parts[:fixed])), source.is_local)
+    return tuple(map(glob.escape, base)) + parts[fixed:]
+
+
+def _resolved_parts(path: str, is_local: bool) -> tuple[str, ...]:
+    return PurePosixPath(os.path.realpath(path) if is_local else path).parts
+
+
+def _probe_local(path: str) -> None:
+    ancestor = path
+    while not os.path.lexists(ancestor):
+        ancestor = os.path.dirname(ancestor)
+    if not os.path.isdir(ancestor):
+        raise OutputError(
+            f"Expected a directory that can be written at {path!r}, but {ancestor!r} is not a directory; "
+            "choose another output."
+        )
+    try:
+        # The missing names are tried below a temporary directory, so that not even an empty output remains.
+        with tempfile.TemporaryDirectory(prefix=".vae-ops-probe-", dir=ancestor) as probe:
+            missing = os.path.join(probe, os.path.relpath(path, ancestor))
+            os.makedirs(missing, exist_ok=True)
+            with open(os.path.join(missing, "probe"), "wb"):
+                pass
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(uri: str, error: Exception) -> OutputError:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return OutputError(f"Cannot write to {uri!r}: {reason}; choose a directory that this user can write to.")
+
+
+def _replace_local(path: str, data: bytes) -> None:
+    directory, name = os.path.split(path)
+    staged = os.path.join(directory, f".{name}.tmp")
+    descriptor = _lock_staged(staged)
+    try:
+        os.ftruncate(descriptor, 0)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(data)
+        os.fsync(descriptor)
+        os.replace(staged, path)
+    finally:
+        os.close(descriptor)
+    _sync_directory(directory)
+
+
+def _lock_staged(staged: str) -> int:
+    # One fixed name per target keeps kills from piling up litter; the lock keeps two living writers apart.
+    while True:
+        descriptor = os.open(staged, os.O_CREAT | os.O_RDWR, 0o666)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_same_file(descriptor, staged):
+            return descriptor
+        # The writer before us has renamed the file we waited for: it is the published one now.
+        os.close(descriptor)
+
+
+def _is_same_file(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_local(path: str) -> None:
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+    except FileNotFoundError:
+        return
