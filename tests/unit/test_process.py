@@ -78,7 +78,7 @@ def test_the_last_line_needs_no_newline(stand_in: StandIn) -> None:
     assert value == {"rows": 1}
 
 
-@pytest.mark.parametrize("name", [n for n in errors.__all__])
+@pytest.mark.parametrize("name", list(errors.__all__))
 def test_every_error_of_the_tree_comes_back_as_itself(stand_in: StandIn, name: str) -> None:
     expected = getattr(errors, name)
     python = stand_in(f"emit('error', kind={name!r}, message='Column a is empty.', exit_code={expected.exit_code})\n")
@@ -120,7 +120,7 @@ def test_sigkill_is_named_as_lack_of_memory(stand_in: StandIn) -> None:
 
 
 def test_a_missing_interpreter_is_the_callers_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="python= .*/nowhere/python"):
+    with pytest.raises(UsageError, match=r"python= .*/nowhere/python"):
         run("/nowhere/python")
 
 

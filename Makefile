@@ -1,0 +1,46 @@
+# One list of commands. Each makes what it needs: Python 3.11 to 3.13 and make are enough to begin with.
+.DELETE_ON_ERROR:
+.PHONY: demo ui test lint bench format clean
+.NOTPARALLEL:
+
+PYTHON ?= python3
+SOURCE ?=
+TARGET ?=
+export SOURCE TARGET
+
+# A uv on the PATH serves; otherwise one is installed beside the environment, so that syncing does not remove it.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := .venv/bin
+
+demo: .venv/.synced  ## one nightly run under Airflow: make demo [SOURCE=table.parquet] [TARGET=column]
+	$(RUN)/python scripts/demo.py
+
+ui: .venv/.synced  ## Airflow's user interface on http://127.0.0.1:8080 (PORT=… for another)
+	$(RUN)/python scripts/ui.py
+
+test: .venv/.synced  ## all tests: make test [ARGS="-k process"]
+	$(RUN)/python -m pytest $(ARGS)
+
+lint: .venv/.synced  ## style, types, and who may import whom
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+bench: .venv/.synced  ## fidelity, utility and privacy on public tables, and DAG parse time, as JSON
+	$(RUN)/python tests/benchmarks/bench.py $(ARGS)
+
+format: .venv/.synced
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+clean:
+	rm -rf .venv .uv .airflow demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/.synced: pyproject.toml uv.lock | $(UV)
+	$(UV) sync --frozen --extra all --python $(PYTHON)
+	@touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet uv
