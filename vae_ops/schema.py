@@ -160,7 +160,7 @@ def _checked_override(schema: pa.Schema, name: str, wanted: str) -> SemanticType
     allowed = _possible_types(type_)
     if wanted not in list(SemanticType):
         raise SettingsError(
-            f"semantic_types expects for column {name!r} one of {', '.join(allowed)}, got {wanted!r}; correct the setting."
+            f"semantic_types expects one of {', '.join(allowed)} for {name!r}, got {wanted!r}; correct the setting."
         )
     if wanted not in allowed:
         raise SchemaError(
