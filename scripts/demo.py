@@ -18,7 +18,11 @@ from local_airflow import ROOT, configure, migrate, provide_source
 def main() -> None:
     """Runs both DAGs and prints a summary; the exit code is 1 if one of them failed."""
     started = time.monotonic()
-    configure(provide_source(), AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING")
+    configure(
+        provide_source(),
+        AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
+        AIRFLOW__LOGGING__NAMESPACE_LEVELS="airflow.task.operators.vae_ops_provider=INFO, py.warnings=ERROR",
+    )
     print(f"source  {os.environ['VAE_OPS_SOURCE']}\nstarting an Airflow on SQLite …", flush=True)
     migrate()
     sys.path.insert(0, str(ROOT / "dags"))

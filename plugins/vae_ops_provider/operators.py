@@ -84,7 +84,7 @@ class VaeStepOperator(BaseOperator):
         """
         try:
             self._process = StepProcess(self.step, self.spec(context), python=parse_text(self.python))
-            mirror = ProgressMirror(self.step, self.log, context.get("task_state_store"))
+            mirror = ProgressMirror(self.log, context.get("task_state_store"))
             return self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
         except VaeOpsError as error:
             if error.exit_code in _FINAL_EXIT_CODES:

@@ -1,7 +1,7 @@
 """A step in a process of its own: start it, follow its events, leave nothing of it behind.
 
 The child is `PYTHON -m vae_ops.steps STEP -` in a new session: the spec goes in through stdin, JSON lines come out of
-stdout (`vae_ops/steps.py` writes them), library chatter out of stderr. This file knows processes and nothing of
+stdout (`vae_ops/progress.py` writes them), library chatter out of stderr. This file knows processes and nothing of
 Airflow; `operators.py` decides what an error means for the task.
 """
 
@@ -15,34 +15,19 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from vae_ops import errors
 from vae_ops.errors import GateRefusedError, InputError, StepFailedError, UsageError, VaeOpsError
+from vae_ops.progress import Progress
 
-__all__ = ["Progress", "StepProcess"]
+__all__ = ["StepProcess"]
 
 # Airflow's supervisor follows its own SIGTERM with SIGKILL after five seconds, and a SIGKILL ends us before we can end
 # the child. So the child's group gets less than that between the two signals.
 _GRACE_SECONDS = 2.0
 _TICK_SECONDS = 0.2
 _LAST_WORDS_LINES = 15
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One progress event of a step.
-
-    Attributes:
-        fraction: Share of the step that is done, 0 to 1; None when unknown.
-        message: One line for a person.
-        values: JSON values for a machine, such as the current loss.
-    """
-
-    fraction: float | None
-    message: str
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StepProcess:
@@ -163,7 +148,8 @@ class StepProcess:
         event = _parse_event(line) if is_event else {}
         match event:
             case {"event": "progress", **rest}:
-                on_progress(Progress(rest.get("fraction"), str(rest.get("message", "")), rest.get("values") or {}))
+                fraction, message = float(rest.get("fraction", 0.0)), str(rest.get("message", ""))
+                on_progress(Progress(self._step, fraction, message, rest.get("values", {})))
             case {"event": "result", "value": dict() as value}:
                 self._result = value
             case {"event": "error"}:

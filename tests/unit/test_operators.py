@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, Er
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from vae_ops.errors import BusyError, StepFailedError
+from vae_ops.progress import Progress
 from vae_ops_provider.assets import PublishedSnapshot
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.operators import (
@@ -22,7 +23,6 @@ from vae_ops_provider.operators import (
     VaeValidateOperator,
 )
 from vae_ops_provider.params import augmentation_params, augmentation_templates
-from vae_ops_provider.process import Progress
 from vae_ops_provider.task_group import VaeAugmentation
 
 StandIn = Callable[[str], str]
@@ -154,7 +154,7 @@ def test_a_given_run_id_stays() -> None:
 
 
 def mirror(store: Any, interval_seconds: float) -> ProgressMirror:
-    return ProgressMirror("train", logging.getLogger("test"), store, interval_seconds=interval_seconds)
+    return ProgressMirror(logging.getLogger("test"), store, interval_seconds=interval_seconds)
 
 
 def test_progress_is_thinned_but_begins_and_ends_in_full(caplog: pytest.LogCaptureFixture) -> None:
@@ -162,20 +162,20 @@ def test_progress_is_thinned_but_begins_and_ends_in_full(caplog: pytest.LogCaptu
     store = FakeStateStore()
     shown = mirror(store, 3600)
     for fraction in (0.1, 0.2, 0.3, 1.0):
-        shown(Progress(fraction, "loss 1.0", {"loss": 1.0}))
+        shown(Progress("train", fraction, "loss 1.0", {"loss": 1.0}))
     assert [value["fraction"] for _, value in store.values] == [0.1, 1.0]
     assert store.values[0] == (
         "progress",
         {"step": "train", "fraction": 0.1, "message": "loss 1.0", "values": {"loss": 1.0}},
     )
-    assert [r.getMessage() for r in caplog.records] == ["train  10%  loss 1.0", "train 100%  loss 1.0"]
+    assert [r.getMessage() for r in caplog.records] == ["train  10 %  loss 1.0", "train 100 %  loss 1.0"]
 
 
 def test_progress_needs_no_state_store_and_survives_a_broken_one(caplog: pytest.LogCaptureFixture) -> None:
-    mirror(None, 0)(Progress(None, "reading"))
+    mirror(None, 0)(Progress("train", 0.0, "reading"))
     shown = mirror(FakeStateStore(broken=True), 0)
-    shown(Progress(0.1, "a"))
-    shown(Progress(0.2, "b"))
+    shown(Progress("train", 0.1, "a"))
+    shown(Progress("train", 0.2, "b"))
     assert sum("takes no progress" in r.getMessage() for r in caplog.records) == 1
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from vae_ops import errors
 from vae_ops.errors import ContentError, GateRefusedError, InputError, StepFailedError, UsageError
-from vae_ops_provider.process import Progress, StepProcess
+from vae_ops.progress import Progress
+from vae_ops_provider.process import StepProcess
 
 StandIn = Callable[[str], str]
 
@@ -54,7 +55,7 @@ emit("result", value={"spec": SPEC, "step": STEP})
 """)
     value, heard = run(python, {"seed": 2**63 - 1, "source": "ä"})
     assert value == {"spec": {"seed": 2**63 - 1, "source": "ä"}, "step": "train"}
-    assert heard.progress == [Progress(0.5, "half", {"loss": 1.5})]
+    assert heard.progress == [Progress("train", 0.5, "half", {"loss": 1.5})]
     assert heard.chatter == ["loaded 3 libraries"]
 
 
@@ -205,5 +206,5 @@ def test_a_partial_json_line_is_put_together(stand_in: StandIn) -> None:
     message = "m" * 200_000
     python = stand_in("emit('progress', fraction=1.0, message='m' * 200_000); emit('result', value={})")
     _, heard = run(python)
-    assert heard.progress == [Progress(1.0, message)]
+    assert heard.progress == [Progress("train", 1.0, message)]
     assert json.dumps(heard.chatter) == "[]"
