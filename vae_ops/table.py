@@ -29,8 +29,8 @@ __all__ = [
     "SYNTHETIC_COLUMN",
     "SourceLike",
     "SourceTable",
-    "check_finite",
     "check_not_all_null",
+    "check_values",
     "filter_rows",
     "open_source",
     "split_holdout",
@@ -105,7 +105,7 @@ class SourceTable:
         The sample keeps source order and depends on the row count and the seed only, not on the layout of the files.
 
         Raises:
-            ContentError: Every value is null, or a column holds an infinity.
+            ContentError: Every value is null, or a column holds an infinity or text that is not UTF-8.
             SourceError: A file is damaged behind its footer.
         """
         batches: Iterable[pa.RecordBatch] = self.batches()
@@ -113,7 +113,7 @@ class SourceTable:
             batches = _pick(batches, _chosen_rows(self.num_rows, max_rows, seed))
         # Each row group may bring its own dictionary; those who encode want one per column.
         table = pa.Table.from_batches(batches, schema=self.schema).unify_dictionaries()
-        check_finite(table)
+        check_values(table)
         check_not_all_null([column.null_count for column in table.columns], table.num_rows)
         return table
 
@@ -181,18 +181,27 @@ def filter_rows(rows: Any, mask: npt.NDArray[np.bool_]) -> Any:
     return rows.cast(plain).filter(pa.array(mask)).cast(schema)
 
 
-def check_finite(rows: Any) -> None:
-    """Refuses infinities in a table or record batch.
+def check_values(rows: Any) -> None:
+    """Refuses values in a table or record batch that have no place in a distribution.
 
     Raises:
-        ContentError: A floating-point column holds an infinity.
+        ContentError: A floating-point column holds an infinity, or a string column bytes that are not UTF-8.
     """
     for field in rows.schema:
-        if pa.types.is_floating(field.type) and pc.any(pc.is_inf(rows.column(field.name))).as_py():
-            raise ContentError(
-                f"Column {field.name!r} holds infinities, but only finite numbers, NaN and null can be learned; "
-                f"replace them by null, or leave the column out with exclude={field.name!r} (--exclude)."
-            )
+        column = rows.column(field.name)
+        if pa.types.is_floating(field.type) and pc.any(pc.is_inf(column)).as_py():
+            raise _unfit(field.name, "infinities, but only finite numbers, NaN and null can be learned", "them by null")
+        try:
+            # Parquet readers trust the writer; text of another encoding would only fail when it is printed.
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise _unfit(field.name, f"broken values ({error})", "them, or store them as binary") from error
+
+
+def _unfit(name: str, found: str, remedy: str) -> ContentError:
+    return ContentError(
+        f"Column {name!r} holds {found}; replace {remedy}, or leave the column out with exclude={name!r} (--exclude)."
+    )
 
 
 def check_not_all_null(null_counts: Sequence[int], num_rows: int) -> None:
