@@ -24,23 +24,26 @@ import pyarrow.parquet as pq
 from vae_ops.errors import OutputError, SourceError
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, move_tree
+from vae_ops.table import SYNTHETIC_COLUMN
 
 __all__ = [
-    "LABEL_COLUMN",
     "LatestSnapshot",
     "PartFile",
     "Provenance",
     "commit_snapshot",
     "digest_file",
     "load_latest",
+    "part_provenance",
+    "point_to",
     "published_schema",
+    "read_rows",
     "stage_snapshot",
     "verify_part",
     "write_parquet",
     "write_parts",
+    "write_rows",
 ]
 
-LABEL_COLUMN = "_is_synthetic"
 FORMAT_VERSION = 1
 
 _GROUP_ROWS = 131_072
@@ -110,7 +113,7 @@ def published_schema(source: pa.Schema, *, include_source: bool) -> pa.Schema:
     """Schema of a snapshot: the source's own, and a label at the end when source rows are part of it."""
     if not include_source:
         return source
-    return source.append(pa.field(LABEL_COLUMN, pa.bool_(), nullable=False))
+    return source.append(pa.field(SYNTHETIC_COLUMN, pa.bool_(), nullable=False))
 
 
 def write_parquet(
@@ -212,8 +215,10 @@ def _aligned(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def _weight(batch: pa.RecordBatch) -> int:
     """Bytes of the values alone: Arrow's own count also depends on how the rows were batched."""
-    texts = (column for column in batch.columns if _is_text(column.type))
-    return batch.num_rows * batch.num_columns * 8 + sum(pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts)
+    texts = [column for column in batch.columns if _is_text(column.type)]
+    return 8 * int(batch.num_rows * batch.num_columns) + sum(
+        pc.sum(pc.binary_length(text)).as_py() or 0 for text in texts
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -228,10 +233,34 @@ def _one_group(pieces: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_batches(pieces, schema).unify_dictionaries().combine_chunks()
 
 
+def part_provenance(location: Location) -> Provenance:
+    """What a written file says about where its rows come from."""
+    with location.open_input() as stream, pq.ParquetFile(stream) as file:
+        found = file.metadata.metadata or {}
+    values = {field.name: found[f"vae_ops.{field.name}".encode()].decode() for field in fields(Provenance)}
+    return Provenance(**{**values, "seed": int(values["seed"])})
+
+
+def write_rows(directory: Location, name: str, rows: pa.Table) -> None:
+    """Writes an Arrow IPC file, which unlike Parquet keeps every Arrow type, whole or not at all."""
+    options = pa.ipc.IpcWriteOptions(compression="lz4", unify_dictionaries=True)
+    with _whole_file(directory, name) as path, pa.ipc.new_file(path, rows.schema, options=options) as writer:
+        writer.write_table(rows)
+
+
+def read_rows(location: Location) -> pa.Table:
+    """Reads what `write_rows` wrote."""
+    with location.open_input() as stream, pa.ipc.open_file(stream) as file:
+        return file.read_all()
+
+
 def digest_file(location: Location) -> str:
     """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with location.open_input() as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def verify_part(location: Location, schema: pa.Schema) -> PartFile:
@@ -296,7 +325,7 @@ def _labelled(
 ) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         columns = list(batch.columns)
-        if schema.names[-1:] == [LABEL_COLUMN]:
+        if schema.names[-1:] == [SYNTHETIC_COLUMN]:
             columns.append(pa.repeat(pa.scalar(is_synthetic), batch.num_rows))
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
         on_rows(batch.num_rows)
@@ -312,7 +341,7 @@ def commit_snapshot(
     record: Mapping[str, Any],
     report: Mapping[str, Any],
     keep_snapshots: int,
-    before_pointer: Callable[[], None] = lambda: None,
+    before_pointer: Callable[[], object] = lambda: None,
 ) -> LatestSnapshot:
     """Makes a staged snapshot the latest one.
 
@@ -357,6 +386,21 @@ def commit_snapshot(
     return latest
 
 
+def point_to(output: Output, snapshot_id: str) -> LatestSnapshot:
+    """Makes a snapshot that is already there the latest one.
+
+    Raises:
+        OutputError: It has been removed since, or damaged.
+    """
+    with output.committing():
+        snapshot = output.snapshot(snapshot_id)
+        if not _is_whole(snapshot):
+            raise OutputError(f"Snapshot {snapshot.uri} is no longer whole: run generate, validate and publish again.")
+        latest = _latest_of(snapshot, Output.manifest(snapshot).read_json())
+        output.latest.write_json(_pointer(latest))
+    return latest
+
+
 def _snapshot_id(files: tuple[PartFile, ...], schema: pa.Schema) -> str:
     content = [[file.name, file.sha256] for file in files]
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=16)
@@ -384,7 +428,7 @@ def _publishing_times(output: Output) -> dict[str, str]:
 def _latest_of(snapshot: Location, manifest: Mapping[str, Any]) -> LatestSnapshot:
     paths = {"snapshot_path": snapshot.uri, "report_path": Output.report(snapshot).uri}
     facts = {field.name: manifest[field.name] for field in fields(LatestSnapshot) if field.name not in paths}
-    return LatestSnapshot(**paths, **facts)
+    return LatestSnapshot(**{**facts, **paths})
 
 
 def _pointer(latest: LatestSnapshot) -> dict[str, Any]:
@@ -407,6 +451,6 @@ def load_latest(output: str | os.PathLike[str]) -> LatestSnapshot:
         pointer = found.latest.read_json()
     except (FileNotFoundError, NotADirectoryError):
         raise SourceError(
-            f"No snapshot has been published to {found.root.uri!r}: run `vae-ops augment SOURCE {found.root.uri}` first."
+            f"No snapshot has been published to {found.root.uri!r}: run `vae-ops augment SOURCE OUTPUT` first."
         ) from None
     return _latest_of(found.snapshot(pointer["snapshot_id"]), pointer)

@@ -20,14 +20,15 @@ import fcntl
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from vae_ops.errors import BusyError, SettingsError
+from vae_ops.errors import BusyError, InputError, SettingsError, VaeOpsError
 from vae_ops.storage import Location
 
-__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "copy_tree", "hold", "move_tree"]
+__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "copy_tree", "hold", "leaving_no_trace", "move_tree"]
 
 CLI_PREFIX = "cli-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
@@ -187,6 +188,10 @@ class Run:
     def state(self) -> Location:
         """Last step that touched the run, and when."""
         return self.root.child("state.json")
+
+    def is_trained(self) -> bool:
+        """Whether the train step was finished and nothing of it has been removed since."""
+        return all(location.exists() for location in (self.trained, self.training, self.holdout, self.candidate))
 
     def touch(self, step: str) -> None:
         """Notes that `step` begins, and makes the run's directory."""
@@ -415,3 +420,24 @@ class Output:
         newest = sorted(order, key=lambda snapshot_id: order[snapshot_id])[-kept:]
         for snapshot_id in set(order) - set(newest) - {named}:
             _discard(self.snapshots, snapshot_id)
+
+
+@contextlib.contextmanager
+def leaving_no_trace(output: Output, store: Store) -> Iterator[None]:
+    """Removes the directories that the block has made, if it ends in refusing the input."""
+    homes = (output.snapshots, store.root.child("runs"), store.root.child("models"))
+    made = [path for path in _lineage(homes) if not os.path.exists(path)]
+    try:
+        yield
+    except VaeOpsError as error:
+        if error.exit_code == InputError.exit_code:
+            for path in made:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+        raise
+
+
+def _lineage(locations: Iterable[Location]) -> list[str]:
+    """The local directories and all their ancestors, deepest first."""
+    paths = [Path(location.path) for location in locations if location.is_local]
+    return sorted({str(ancestor) for path in paths for ancestor in (path, *path.parents)}, key=len, reverse=True)

@@ -1,0 +1,567 @@
+"""The walk, one function a verb: profile, train, generate, validate, publish; `augment` walks all five in one process.
+
+A step loads artifacts, calls pure code, saves artifacts whole or not at all, and returns a small record; doing it again
+gives the same again. Names on disk come from `store.py`, snapshots from `publishing.py`, models from `vae.py`, verdicts
+from `validation/`. Airflow's operators run `python -m vae_ops.steps STEP SPEC.json`, which speaks JSON lines
+(`progress.py`); people use `cli.py`.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from vae_ops.errors import BundleError, GateRefusedError, InputError, SettingsError, UsageError, VaeOpsError
+from vae_ops.profiling import Profile, profile_source
+from vae_ops.progress import JsonLines, Report, only_results_on_stdout
+from vae_ops.publishing import (
+    Provenance,
+    commit_snapshot,
+    digest_file,
+    part_provenance,
+    point_to,
+    published_schema,
+    read_rows,
+    stage_snapshot,
+    write_parquet,
+    write_rows,
+)
+from vae_ops.records import (
+    AugmentResult,
+    PartRecord,
+    ProfileRecord,
+    PublishRecord,
+    StepSpec,
+    TrainRecord,
+    ValidateRecord,
+)
+from vae_ops.settings import ReadSettings, RunSettings
+from vae_ops.storage import Location, check_apart, check_writable, locate
+from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
+from vae_ops.table import SYNTHETIC_COLUMN, SourceLike, SourceTable, open_source, split_holdout
+from vae_ops.walk import Engine, Model, Walk, recipe_of
+
+if TYPE_CHECKING:
+    from vae_ops.training import TrainingProgress
+
+__all__ = [
+    "StepSpec",
+    "augment",
+    "generate",
+    "judge_tables",
+    "profile",
+    "publish",
+    "train",
+    "validate",
+]
+
+
+# --- profile -----------------------------------------------------------------------------------------------------
+
+
+def profile(spec: StepSpec, *, report: Report | None = None) -> ProfileRecord:
+    """Profiles the source in one streaming pass and refuses what cannot be learned, before anything is written.
+
+    Raises:
+        InputError: The source is missing, unreadable or cannot be learned from.
+        OutputError: The store or output cannot be written, or lies inside the source.
+    """
+    walk = Walk(spec, report=report)
+    found = _examine(walk)
+    with walk.at_work("profile"):
+        return _save_profile(walk, found)
+
+
+def _examine(walk: Walk) -> Profile:
+    """Everything that may refuse a run before it leaves a trace."""
+    walk.tell("profile", 0.0, "reading the source")
+    for place in [walk.store.root, *([walk.output.root] if walk.output else [])]:
+        if walk.source.uri is not None:
+            check_apart(locate(walk.source.uri), place)
+        check_writable(place)
+    _check_named_columns(walk.source, walk.settings.read)
+    return profile_source(walk.source)
+
+
+def _check_named_columns(source: SourceTable, read: ReadSettings) -> None:
+    for name in read.semantic_types:
+        if name not in source.schema.names:
+            raise SettingsError(f"read.semantic_types names a column {name!r}, which the source does not have.")
+
+
+def _save_profile(walk: Walk, found: Profile) -> ProfileRecord:
+    walk.run.profile.write_json(found.to_dict())
+    columns = len(walk.source.schema)
+    walk.tell("profile", 1.0, f"{found.rows:,} rows, {columns} columns", rows=found.rows, columns=columns)
+    return ProfileRecord(walk.run.profile.uri, found.rows, columns, found.fingerprint, walk.spec.run_id)
+
+
+# --- train -------------------------------------------------------------------------------------------------------
+
+
+def train(spec: StepSpec, *, report: Report | None = None) -> TrainRecord:
+    """Trains the run's candidate model.
+
+    Raises:
+        UsageError: The run has not been profiled.
+        InputError: The source has changed since, or cannot be learned from.
+    """
+    walk = Walk(spec, report=report)
+    with walk.at_work("train"):
+        return _train(walk)
+
+
+def _train(walk: Walk) -> TrainRecord:
+    begin = time.monotonic()
+    read, run = walk.settings.read, walk.run
+    walk.check_unchanged(walk.source)
+    walk.tell("train", 0.0, "preparing")
+    sample = walk.source.sample(read.max_training_rows, read.seed)
+    training, holdout = split_holdout(sample, read.holdout_fraction, read.seed)
+    model = walk.engine(settings=walk.settings.train, read=read, progress=_training_listener(walk))
+    model.fit_tables(training, holdout)
+    run.trained.remove()
+    write_rows(run.root, run.training.name, training)
+    write_rows(run.root, run.holdout.name, holdout)
+    run.candidate.remove()
+    version = model.save(run.candidate.path if run.candidate.is_local else run.candidate.uri)
+    facts = model.training_record
+    record = TrainRecord(
+        model_path=run.candidate.uri,
+        model_version=version,
+        decision="train",
+        reason="Every run trains a new model.",
+        steps=int(facts["steps"]),
+        stopped_by=str(facts["stopped_by"]),
+        rows_trained=training.num_rows,
+        sampled=sample.num_rows < walk.source.num_rows,
+        seconds=round(time.monotonic() - begin, 3),
+    )
+    run.trained.write_json(record.to_dict())
+    walk.tell("train", 1.0, f"{record.steps:,} steps in {record.seconds:.0f} s", steps=record.steps)
+    return record
+
+
+def _training_listener(walk: Walk) -> "Callable[[TrainingProgress], None]":
+    def listen(at: "TrainingProgress") -> None:
+        loss, held = _finite(at.loss), _finite(at.holdout_loss)
+        shown = "" if held is None else f", held-out {held:.3f}"
+        message = f"step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}{shown}"
+        # The last percent belongs to saving: a step is done once its record is written.
+        fraction = 0.99 * at.step / max(at.steps, 1)
+        values = {"loss": loss, "holdout_loss": held, "kl": _finite(at.kl), "optimiser_step": at.step}
+        walk.tell("train", fraction, message, **values)
+
+    return listen
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+# --- generate ----------------------------------------------------------------------------------------------------
+
+
+def generate(spec: StepSpec, *, report: Report | None = None) -> PartRecord:
+    """Draws one shard of the synthetic rows into a staged Parquet part, in exactly the source's schema.
+
+    Raises:
+        UsageError: The run has no model.
+        BundleError: The model is not what was saved.
+    """
+    walk = Walk(spec, report=report)
+    with walk.at_work("generate"):
+        return _generate(walk)
+
+
+def _generate(walk: Walk) -> PartRecord:
+    spec, run = walk.spec, walk.run
+    model = _load_model(walk)
+    rows = walk.settings.generate.synthetic_rows(walk.profile.rows)
+    # The parts of an earlier try in another number of shards must not be mistaken for this run's.
+    for name in run.parts.list():
+        if not name.endswith(f"-of-{spec.shards:05d}.parquet"):
+            run.parts.child(name).remove()
+    part = run.part(spec.shard, spec.shards)
+    tables = model.sample_shard(rows, seed=walk.settings.generate.seed, shard=spec.shard, shards=spec.shards)
+    batches = _counted(walk, tables, -(-rows // spec.shards))
+    written = write_parquet(run.parts, part.name, model.schema, batches, _provenance(walk))
+    walk.tell("generate", 1.0, f"{written:,} rows", rows=written)
+    return PartRecord(part.uri, written, spec.shard, spec.shards)
+
+
+def _load_model(walk: Walk) -> Model:
+    version = walk.trained.model_version
+    location = walk.store.model_of(walk.run, version)
+    model = walk.engine.load(location.path if location.is_local else location.uri)
+    if model.version != version:
+        raise BundleError(
+            f"Run {walk.spec.run_id!r} trained model {version}, but {location.uri} holds {model.version}: run its "
+            "train step again."
+        )
+    return model
+
+
+def _counted(walk: Walk, tables: Iterator[pa.Table], expected: int) -> Iterator[pa.RecordBatch]:
+    done = 0
+    walk.tell("generate", 0.0, "drawing rows")
+    for table in tables:
+        yield from table.to_batches()
+        done += table.num_rows
+        walk.tell("generate", 0.99 * done / max(expected, 1), f"{done:,} rows", rows=done)
+
+
+def _provenance(walk: Walk) -> Provenance:
+    return Provenance(
+        model_version=walk.trained.model_version,
+        seed=walk.settings.generate.seed,
+        source_fingerprint=walk.profile.fingerprint,
+        recipe=walk.recipe,
+    )
+
+
+# --- validate ----------------------------------------------------------------------------------------------------
+
+
+def validate(spec: StepSpec, *, report: Report | None = None) -> ValidateRecord:
+    """Judges the synthetic parts of a run; the verdict may be `fail`, which is a result and no error.
+
+    Raises:
+        UsageError: The run has no model, or not all of its parts.
+    """
+    walk = Walk(spec, report=report)
+    with walk.at_work("validate"):
+        return _validate(walk)
+
+
+def _validate(walk: Walk) -> ValidateRecord:
+    from vae_ops.validation.gate import judge
+
+    run = walk.run
+    parts = _whole_set_of_parts(walk)
+    walk.tell("validate", 0.0, "comparing with the source")
+    training, holdout = read_rows(run.training), read_rows(run.holdout)
+    synthetic = _rows_of(parts, training.schema).sample(walk.settings.read.max_training_rows, walk.settings.read.seed)
+    result = judge(training, holdout, synthetic, walk.settings.gate, seed=walk.settings.generate.seed)
+    facts = {**result.to_dict(), "model_version": walk.trained.model_version, "run_id": walk.spec.run_id}
+    run.report.write_json({**facts, "training": walk.trained.to_dict()})
+    run.verdict.write_json({**facts, "parts": {part.name: digest_file(part) for part in parts}})
+    walk.tell("validate", 1.0, f"verdict: {result.verdict}")
+    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, run.report.uri)
+
+
+def _whole_set_of_parts(walk: Walk) -> list[Location]:
+    """All parts of the run, each drawn by the run's own model."""
+    names = [name for name in walk.run.parts.list() if not name.startswith(".")]
+    shards = int(names[0].removesuffix(".parquet").rpartition("-")[2]) if names else walk.spec.shards
+    parts = [walk.run.part(shard, shards) for shard in range(shards)]
+    for part in parts:
+        if part.name not in names:
+            raise UsageError(f"Run {walk.spec.run_id!r} lacks {part.name}: run its generate step for that shard.")
+        if not _same_draw(part_provenance(part), _provenance(walk)):
+            raise UsageError(f"{part.uri} comes from another model or seed: run the generate step again.")
+    return parts
+
+
+def _same_draw(found: Provenance, wanted: Provenance) -> bool:
+    """Whether a part holds what the run would draw now; the recipe may differ, as the gate's limits are part of it."""
+    return dataclasses.replace(found, recipe=wanted.recipe) == wanted
+
+
+def _rows_of(parts: list[Location], schema: pa.Schema) -> SourceTable:
+    paths, filesystem = [part.path for part in parts], parts[0].arrow_filesystem()
+    dataset = ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
+    return open_source(dataset, min_rows=0)
+
+
+# --- publish -----------------------------------------------------------------------------------------------------
+
+
+def publish(spec: StepSpec, *, report: Report | None = None) -> PublishRecord:
+    """Publishes the parts that the gate let through as a snapshot, and makes their model the champion.
+
+    Raises:
+        GateRefusedError: The verdict is `fail`.
+        UsageError: The run has not been validated, or its parts are not the ones that were.
+        SourceError: The source has changed since it was profiled.
+    """
+    walk = Walk(spec, report=report)
+    with walk.at_work("publish"):
+        record = _publish(walk)
+        walk.run.drop_bulk()
+    walk.needed_output().sweep()
+    walk.store.sweep(but=spec.run_id)
+    return record
+
+
+def _publish(walk: Walk) -> PublishRecord:
+    verdict = walk.read_json(walk.run.verdict, "validate")
+    if verdict["verdict"] == "fail":
+        raise GateRefusedError(_refusal(verdict["reasons"], walk.run.root))
+    if not walk.run.parts.exists() and walk.run.published.exists():
+        return _publish_again(walk)
+    parts = _whole_set_of_parts(walk)
+    if {part.name: digest_file(part) for part in parts} != verdict["parts"]:
+        raise UsageError(
+            f"The parts of run {walk.spec.run_id!r} were drawn anew since the verdict: validate them first."
+        )
+    record = _commit(walk, parts, verdict)
+    walk.store.crown(walk.spec.run_id, record.model_version, keep=walk.settings.publish.keep_snapshots)
+    walk.run.published.write_json(record.to_dict())
+    rows = record.rows_source + record.rows_synthetic
+    walk.tell("publish", 1.0, f"{rows:,} rows in {record.snapshot_path}", rows=rows)
+    return record
+
+
+def _refusal(reasons: Sequence[str], kept: Location) -> str:
+    grounds = "; ".join(reason.rstrip(".") for reason in reasons)
+    return f"The validation gate said no, so nothing was published and the candidate is kept in {kept.uri}: {grounds}."
+
+
+def _publish_again(walk: Walk) -> PublishRecord:
+    """A published run whose parts are gone: its snapshot becomes the latest one again."""
+    record = PublishRecord(**walk.run.published.read_json())
+    point_to(walk.needed_output(), record.snapshot_path.rpartition("/")[2])
+    return record
+
+
+def _commit(walk: Walk, parts: list[Location], verdict: Mapping[str, Any]) -> PublishRecord:
+    output, settings, source = walk.needed_output(), walk.settings.publish, walk.source
+    schema = published_schema(source.schema, include_source=settings.include_source)
+    provenance = _provenance(walk)
+    with output.staging(walk.spec.run_id) as staging:
+        files = stage_snapshot(
+            staging,
+            schema,
+            source=source.batches() if settings.include_source else None,
+            synthetic=_rows_of(parts, source.schema).batches(),
+            provenance=provenance,
+            on_rows=_publishing_listener(walk, source.num_rows * settings.include_source),
+        )
+        if settings.include_source:
+            walk.check_unchanged(walk.reopened())
+        latest = commit_snapshot(
+            output,
+            staging,
+            files,
+            schema=schema,
+            provenance=provenance,
+            record=_manifest_facts(walk, verdict),
+            report=walk.run.report.read_json(),
+            keep_snapshots=settings.keep_snapshots,
+            before_pointer=lambda: walk.store.keep_model(walk.run, provenance.model_version),
+        )
+    facts = dataclasses.asdict(latest)
+    return PublishRecord(**{f.name: facts[f.name] for f in dataclasses.fields(PublishRecord)})
+
+
+def _publishing_listener(walk: Walk, rows_source: int) -> Callable[[int], None]:
+    total = rows_source + walk.settings.generate.synthetic_rows(walk.profile.rows)
+    done = 0
+
+    def listen(rows: int) -> None:
+        nonlocal done
+        done += rows
+        walk.tell("publish", 0.9 * done / max(total, 1), f"{done:,} of {total:,} rows written", rows=done)
+
+    return listen
+
+
+def _manifest_facts(walk: Walk, verdict: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "verdict": verdict["verdict"],
+        "metrics": verdict["metrics"],
+        "reasons": verdict["reasons"],
+        "run_id": walk.spec.run_id,
+        "labels": dict(walk.spec.labels),
+        "source": walk.spec.source,
+        "settings": walk.settings.to_dict(),
+    }
+
+
+# --- the whole walk ----------------------------------------------------------------------------------------------
+
+
+def augment(
+    source: SourceLike,
+    output: "str | PathLike[str]",
+    *,
+    store: "str | PathLike[str] | None" = None,
+    settings: RunSettings | None = None,
+    report: Report | None = None,
+    engine: Engine | None = None,
+) -> AugmentResult:
+    """Learns a table, draws new rows, judges them and publishes an augmented snapshot.
+
+    Killed at any moment, it leaves the last snapshot as it was; the next call clears away what was left, and takes up
+    the trained model if source and settings are the same.
+
+    Args:
+        source: A Parquet file, directory, glob or URI, or a pyarrow or pandas object.
+        output: Directory or URI for the snapshots; readers follow its `_latest.json`.
+        store: Directory or URI for runs and models; by default `_store` inside the output.
+        settings: All choices; the defaults suit most tables.
+        report: Told how far the walk has come.
+        engine: Makes and loads models; by default `TabularVAE`.
+
+    Raises:
+        InputError: The source cannot be learned from.
+        UsageError: A setting or the output makes no sense.
+        GateRefusedError: The gate said no; nothing was published, the candidate is kept in the store.
+        BusyError: Another process is at work on the very same source and settings in this store.
+    """
+    settings = settings or RunSettings()
+    target = Output(locate(output))
+    place = Store(locate(store)) if store else Store(target.default_store)
+    opened = open_source(source, exclude=settings.read.exclude)
+    spec = StepSpec(opened.uri or "memory", place.root.uri, target.root.uri, "unnamed", settings)
+    stopwatch = _Stopwatch()
+    with stopwatch.time("profile"):
+        found = _examine(Walk(spec, source=source, report=report))
+    spec = dataclasses.replace(spec, run_id=CLI_PREFIX + recipe_of(found.fingerprint, settings))
+    walk = Walk(spec, source=source, engine=engine, report=report)
+    with leaving_no_trace(target, place), place.working_on(spec.run_id, alone=True):
+        place.sweep(but=spec.run_id)
+        target.sweep()
+        walk.run.touch("profile")
+        _save_profile(walk, found)
+        try:
+            published, metrics = _walk_on(walk, stopwatch)
+        except (BundleError, InputError, UsageError):
+            place.remove_run(walk.run)
+            raise
+        place.remove_run(walk.run)
+    return AugmentResult(
+        **published.to_dict(),
+        seconds=stopwatch.seconds(),
+        store=place.root.uri,
+        model_path=place.model(published.model_version).uri,
+        metrics=metrics,
+        run_id=spec.run_id,
+    )
+
+
+def _walk_on(walk: Walk, stopwatch: "_Stopwatch") -> tuple[PublishRecord, Mapping[str, float]]:
+    with stopwatch.time("train"):
+        if not walk.run.is_trained():
+            _train(walk)
+    with stopwatch.time("generate"):
+        _generate(walk)
+    with stopwatch.time("validate"):
+        judged = _validate(walk)
+    if judged.verdict == "fail":
+        kept = walk.store.reject(walk.run)
+        raise GateRefusedError(_refusal(judged.reasons, kept))
+    with stopwatch.time("publish"):
+        return _publish(walk), judged.metrics
+
+
+class _Stopwatch:
+    """Wall clock by step."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        begin = time.monotonic()
+        yield
+        self._seconds[step] = round(time.monotonic() - begin, 3)
+
+    def seconds(self) -> dict[str, float]:
+        return {**self._seconds, "total": round(time.monotonic() - self._begin, 3)}
+
+
+def judge_tables(
+    source: SourceLike,
+    synthetic: SourceLike,
+    *,
+    report: "str | PathLike[str]",
+    holdout: SourceLike | None = None,
+    settings: RunSettings | None = None,
+) -> ValidateRecord:
+    """Judges any synthetic table against the table it imitates, and writes `report.json`.
+
+    Args:
+        source: The real rows.
+        synthetic: Synthetic rows; of a table labelled by vae-ops, those that the label calls synthetic.
+        report: Directory for the report.
+        holdout: Real rows that the generator never saw; by default a random tenth of the source plays that part.
+        settings: Limits of the gate, and how tables are read.
+
+    Raises:
+        InputError: A table is missing or unreadable, or the columns do not fit together.
+        OutputError: The report cannot be written.
+    """
+    from vae_ops.validation.gate import judge
+
+    settings = settings or RunSettings()
+    read, target = settings.read, locate(report)
+    check_writable(target)
+    training = open_source(source, exclude=read.exclude).sample(read.max_training_rows, read.seed)
+    if holdout is None:
+        training, held = split_holdout(training, read.holdout_fraction, read.seed)
+    else:
+        held = open_source(holdout, exclude=read.exclude, min_rows=1).sample(read.max_training_rows, read.seed)
+    result = judge(training, held, _synthetic_rows(synthetic, read), settings.gate, seed=settings.generate.seed)
+    target.make_dirs()
+    path = target.child("report.json")
+    path.write_json(result.to_dict())
+    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, path.uri)
+
+
+def _synthetic_rows(synthetic: SourceLike, read: ReadSettings) -> pa.Table:
+    opened = open_source(synthetic, allow_synthetic=True, min_rows=1)
+    rows = opened.sample(read.max_training_rows, read.seed)
+    if SYNTHETIC_COLUMN in rows.schema.names:
+        rows = rows.filter(rows[SYNTHETIC_COLUMN]).drop_columns([SYNTHETIC_COLUMN])
+    return rows
+
+
+# --- one step in its own process ---------------------------------------------------------------------------------
+
+_VERBS = {"profile": profile, "train": train, "generate": generate, "validate": validate, "publish": publish}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `STEP SPEC.json`; the spec `-` is read from stdin. Speaks JSON lines on stdout and returns the exit code."""
+    with only_results_on_stdout() as stream:
+        lines = JsonLines(stream)
+        try:
+            step, spec = _parse_arguments(arguments)
+            record = _VERBS[step](spec, report=lines.progress)
+            lines.result(step, record.to_dict())
+        except VaeOpsError as error:
+            lines.error(type(error).__name__, str(error), error.exit_code)
+            return error.exit_code
+        except Exception as error:
+            lines.error(type(error).__name__, str(error) or type(error).__name__, 1)
+            raise
+    return 0
+
+
+def _parse_arguments(arguments: list[str]) -> tuple[str, StepSpec]:
+    if len(arguments) != 2 or arguments[0] not in _VERBS:
+        raise UsageError(f"Expected STEP SPEC.json, where STEP is one of {', '.join(_VERBS)}; got {arguments!r}.")
+    step, path = arguments
+    try:
+        values = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"Expected a step's spec as a JSON object in {path!r}: {error}.") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"Expected a step's spec as a JSON object in {path!r}, got {type(values).__name__}.")
+    return step, StepSpec.from_dict(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,162 @@
+"""What the steps of one process share: where a run's things lie, the opened source, and who hears of progress.
+
+`steps.py` walks with it; names on disk come from `store.py`. The model is reached through two protocols, so that the
+walk can be tested without a network.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from vae_ops.errors import SettingsError, SourceError, UsageError
+from vae_ops.profiling import Profile
+from vae_ops.progress import Progress, Report, silent
+from vae_ops.records import StepSpec, TrainRecord
+from vae_ops.settings import ReadSettings, RunSettings, TrainSettings
+from vae_ops.storage import Location, locate
+from vae_ops.store import Output, Run, Store
+from vae_ops.table import SourceLike, SourceTable, open_source
+
+if TYPE_CHECKING:
+    from vae_ops.training import TrainingProgress
+
+__all__ = ["Engine", "Model", "Walk", "recipe_of"]
+
+
+class Model(Protocol):
+    """What the walk asks of a model; `vae_ops.vae.TabularVAE` is it."""
+
+    version: str
+    schema: pa.Schema
+    training_record: dict[str, Any]
+
+    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> object:
+        """Learns from the training rows, with the holdout for early stop."""
+
+    def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
+        """Draws one shard of the rows."""
+
+    def save(self, directory: str) -> str:
+        """Saves a bundle and returns its version."""
+
+
+class Engine(Protocol):
+    """Makes models and loads them; the class `vae_ops.vae.TabularVAE` is it."""
+
+    def __call__(
+        self,
+        *,
+        settings: TrainSettings | None,
+        read: ReadSettings | None,
+        progress: "Callable[[TrainingProgress], None] | None",
+    ) -> Model:
+        """A model that has learned nothing yet."""
+
+    def load(self, directory: str) -> Model:
+        """A saved model, checked against its hashes."""
+
+
+def _default_engine() -> Engine:
+    from vae_ops.vae import TabularVAE
+
+    return TabularVAE
+
+
+class Walk:
+    """One run as one process sees it.
+
+    Args:
+        spec: What the steps are told.
+        source: The table, where it is an object in memory; by default what lies at the spec's URI.
+        engine: Makes and loads models; by default `TabularVAE`.
+        report: Told how far a step has come.
+    """
+
+    def __init__(
+        self,
+        spec: StepSpec,
+        *,
+        source: SourceLike | None = None,
+        engine: Engine | None = None,
+        report: Report | None = None,
+    ) -> None:
+        self.spec = spec
+        self.settings = spec.settings
+        self.output = Output(locate(spec.output)) if spec.output else None
+        self.store = Store(locate(spec.store)) if spec.store else Store(self.needed_output().default_store)
+        self.run: Run = self.store.run(spec.run_id)
+        self.report: Report = report or silent
+        self._source = spec.source if source is None else source
+        self._engine = engine
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Makes and loads models; imported late, so that steps without a model pay for none."""
+        return self._engine or _default_engine()
+
+    @cached_property
+    def source(self) -> SourceTable:
+        """The opened source."""
+        return self.reopened()
+
+    def reopened(self) -> SourceTable:
+        """The source as it is now."""
+        return open_source(self._source, exclude=self.settings.read.exclude)
+
+    def needed_output(self) -> Output:
+        """The output, for steps that cannot do without."""
+        if self.output is None:
+            raise SettingsError("This step needs the output: the directory that holds the snapshots.")
+        return self.output
+
+    @property
+    def recipe(self) -> str:
+        """Digest of all that decides the published bytes: source, settings and code version."""
+        return recipe_of(self.profile.fingerprint, self.settings)
+
+    @property
+    def profile(self) -> Profile:
+        """What the profile step found."""
+        return Profile.from_dict(self.read_json(self.run.profile, "profile"))
+
+    @property
+    def trained(self) -> TrainRecord:
+        """What the train step made."""
+        return TrainRecord(**self.read_json(self.run.trained, "train"))
+
+    def read_json(self, location: Location, step: str) -> Any:
+        """Reads what an earlier step left."""
+        if not location.exists():
+            raise UsageError(f"Run {self.spec.run_id!r} has no {location.name}: run its {step} step first.")
+        return location.read_json()
+
+    def check_unchanged(self, source: SourceTable) -> None:
+        """Makes sure that all steps of a run see the same rows."""
+        if source.fingerprint() != self.profile.fingerprint:
+            raise SourceError(
+                f"The source {self.spec.source!r} has changed since it was profiled: run the whole walk again, and let "
+                "nothing write to the source meanwhile."
+            )
+
+    def tell(self, step: str, fraction: float, message: str, **values: float | int | None) -> None:
+        """Reports progress."""
+        self.report(Progress(step, min(max(fraction, 0.0), 1.0), message, values))
+
+    @contextlib.contextmanager
+    def at_work(self, step: str) -> Iterator[None]:
+        """Marks the run as alive, beside other steps of it."""
+        with self.store.working_on(self.spec.run_id, alone=False):
+            self.run.touch(step)
+            yield
+
+
+def recipe_of(fingerprint: str, settings: RunSettings) -> str:
+    """Digest of all that decides the published bytes: source, settings and code version."""
+    parts = [fingerprint, settings.to_dict(), importlib.metadata.version("vae-ops")]
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
