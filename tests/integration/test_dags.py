@@ -1,0 +1,160 @@
+"""The example DAGs run whole, with a real engine and very few training steps, by Airflow's own `dag.test()`.
+
+One process for all of them: the first `dag.test()` takes half a minute, the next ones a second.
+"""
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vae_ops import load_latest
+
+pytestmark = [pytest.mark.airflow, pytest.mark.slow]
+
+DAGS = Path(__file__).parents[2] / "dags"
+ANY_GATE = {
+    "max_shape_error_percent": 100, "max_trend_error_percent": 100, "max_c2st_auc": 1, "max_copy_excess_percent": 100,
+}  # fmt: skip
+NO_GATE = {"max_shape_error_percent": 0, "borderline": 1, "max_c2st_auc": 0.5, "max_trend_error_percent": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def migrated() -> None:
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def dags() -> Iterator[dict[str, Any]]:
+    sys.path.insert(0, str(DAGS))
+    yield {path.stem: importlib.import_module(path.stem).dag for path in sorted(DAGS.glob("*.py"))}
+    sys.path.remove(str(DAGS))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    amount = rng.lognormal(3, 1, 400)
+    table = pa.table(
+        {
+            "id": pa.array(range(400)),
+            "amount": pa.array(amount, mask=rng.random(400) < 0.05),
+            "kind": pa.array(rng.choice(["a", "b"], 400)).dictionary_encode(),
+            "large": pa.array(amount + rng.normal(0, 5, 400) > 25),
+        },
+        metadata={"owner": "tests"},
+    )
+    path = tmp_path_factory.mktemp("source") / "table.parquet"
+    pq.write_table(table, path)
+    return path
+
+
+def run(dag: Any, **conf: Any) -> Any:
+    return dag.test(run_conf={name: str(value) if isinstance(value, Path) else value for name, value in conf.items()})
+
+
+def states(dag_run: Any) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for task in dag_run.get_task_instances():
+        found.setdefault(task.task_id.removeprefix("augment."), []).append(str(task.state))
+    return found
+
+
+def record(dag_run: Any, task_id: str) -> Any:
+    return dag_run.get_task_instance(task_id).xcom_pull(task_ids=task_id)
+
+
+def settings(gate: dict[str, Any]) -> dict[str, Any]:
+    return {"train": {"steps": 30, "hidden_units": 16}, "gate": gate}
+
+
+@pytest.fixture(scope="module")
+def night(dags: dict[str, Any], source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    output = tmp_path_factory.mktemp("output") / "augmented"
+    return run(
+        dags["nightly_augmentation"], source=source, output=output, rows=300, exclude=["id"], seed=7,
+        settings=settings(ANY_GATE),
+    ), output  # fmt: skip
+
+
+def test_the_nightly_dag_publishes_a_snapshot(night: tuple[Any, Path], source: Path) -> None:
+    dag_run, output = night
+    assert states(dag_run) == {
+        "profile": ["success"], "train": ["success"], "generate": ["success", "success"], "validate": ["success"],
+        "publish": ["success"],
+    }  # fmt: skip
+    latest, published = load_latest(output), record(dag_run, "augment.publish")
+    assert (latest.snapshot_path, latest.rows_source, latest.rows_synthetic) == (published["snapshot_path"], 400, 300)
+    rows, real = pq.read_table(latest.snapshot_path), pq.read_table(source).drop_columns(["id"])
+    assert rows.schema.field("_is_synthetic").type == pa.bool_()
+    assert rows.drop_columns(["_is_synthetic"]).schema.equals(real.schema, check_metadata=True)
+    assert rows.slice(0, 400).drop_columns(["_is_synthetic"]).equals(real)
+
+
+def test_the_manifest_names_the_dag_run(night: tuple[Any, Path]) -> None:
+    dag_run, output = night
+    manifest = json.loads((Path(load_latest(output).snapshot_path) / "_manifest.json").read_text())
+    assert manifest["labels"] == {"airflow_dag_id": "nightly_augmentation", "airflow_run_id": dag_run.run_id}
+    assert manifest["settings"]["train"]["seed"] == 7
+
+
+def test_the_event_carries_what_a_consumer_needs(night: tuple[Any, Path]) -> None:
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    dag_run, _ = night
+    with create_session() as session:
+        event = session.query(AssetEvent).filter_by(source_run_id=dag_run.run_id).one()
+        assert (event.source_task_id, event.extra) == ("augment.publish", record(dag_run, "augment.publish"))
+
+
+def test_progress_stays_in_the_task_state_store(night: tuple[Any, Path]) -> None:
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from airflow.utils.session import create_session
+
+    dag_run, _ = night
+    with create_session() as session:
+        rows = session.query(TaskStateStoreModel).filter_by(run_id=dag_run.run_id, key="progress").all()
+        assert {row.task_id.removeprefix("augment.") for row in rows} == set(states(dag_run))
+
+
+def test_training_on_the_newest_snapshot_compares_both_scores(dags: dict[str, Any], night: tuple[Any, Path]) -> None:
+    dag_run = run(dags["train_on_augmented"], output=night[1])
+    assert {state for found in states(dag_run).values() for state in found} == {"success"}
+    scores = record(dag_run, "compare")
+    assert (scores["real"]["target"], scores["real"]["metric"]) == ("large", "AUC")
+    assert (scores["real"]["rows"], scores["augmented"]["rows"], scores["real"]["test_rows"]) == (360, 660, 40)
+    # The label is the amount and a little noise, so learning from real rows has to show.
+    assert scores["real"]["score"] > 0.8
+
+
+def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(
+    dags: dict[str, Any], source: Path, tmp_path: Path
+) -> None:
+    output, store = tmp_path / "out", tmp_path / "out" / "_store"
+    dag_run = run(dags["nightly_augmentation"], source=source, output=output, rows=100, settings=settings(NO_GATE))
+    found = states(dag_run)
+    assert (found["validate"], found["publish"]) == (["failed"], ["upstream_failed"])
+    assert not (output / "_latest.json").exists()
+    assert list(store.glob("runs/*/candidate"))
+
+    # The training DAG finds the generator's holdout again by its positions; here the run still has it.
+    holdout = importlib.import_module("train_on_augmented")._holdout(400, {"seed": 0})
+    with pa.ipc.open_file(next(store.glob("runs/*/holdout.arrow"))) as kept:
+        assert kept.read_all().column("id").to_pylist() == holdout.tolist()
+
+
+def test_bad_input_fails_at_once_and_for_good(dags: dict[str, Any], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    dag_run = run(dags["nightly_augmentation"], source=tmp_path / "missing.parquet", output=output)
+    profile = dag_run.get_task_instance("augment.profile")
+    assert (str(profile.state), profile.try_number, profile.max_tries) == ("failed", 1, 2)
+    assert not output.exists()
