@@ -487,7 +487,7 @@ def judge_tables(
     synthetic: SourceLike,
     *,
     report: "str | PathLike[str]",
-    holdout: SourceLike | None = None,
+    holdout: "SourceLike | None" = None,
     settings: RunSettings | None = None,
 ) -> ValidateRecord:
     """Judges any synthetic table against the table it imitates, and writes `report.json`.

@@ -82,7 +82,7 @@ class Walk:
         self,
         spec: StepSpec,
         *,
-        source: SourceLike | None = None,
+        source: "SourceLike | None" = None,
         engine: Engine | None = None,
         report: Report | None = None,
     ) -> None:
