@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from vae_ops.publishing import LatestSnapshot, load_latest
     from vae_ops.records import AugmentResult
     from vae_ops.settings import RunSettings
+    from vae_ops.standalone import judge_tables as validate
     from vae_ops.steps import augment
-    from vae_ops.steps import judge_tables as validate
     from vae_ops.vae import TabularVAE
 
 __all__ = ["AugmentResult", "LatestSnapshot", "RunSettings", "TabularVAE", "augment", "load_latest", "validate"]
@@ -23,7 +23,7 @@ _HOMES = {
     "TabularVAE": ("vae_ops.vae", "TabularVAE"),
     "augment": ("vae_ops.steps", "augment"),
     "load_latest": ("vae_ops.publishing", "load_latest"),
-    "validate": ("vae_ops.steps", "judge_tables"),
+    "validate": ("vae_ops.standalone", "judge_tables"),
 }
 
 

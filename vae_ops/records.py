@@ -13,6 +13,7 @@ from vae_ops.settings import RunSettings
 
 __all__ = [
     "AugmentResult",
+    "DrawRecord",
     "PartRecord",
     "ProfileRecord",
     "PublishRecord",
@@ -119,6 +120,18 @@ class PartRecord(_Record):
     rows: int
     shard: int
     shards: int
+
+
+@dataclass(frozen=True)
+class DrawRecord(_Record):
+    """Rows that were drawn from a saved model, outside any run."""
+
+    output_path: str
+    rows: int
+    model_version: str
+    seed: int
+    files: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from `validation/`. Airflow's operators run `python -m vae_ops.steps STEP SPEC.j
 import contextlib
 import dataclasses
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,17 +46,16 @@ from vae_ops.records import (
 from vae_ops.settings import ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
-from vae_ops.table import SYNTHETIC_COLUMN, SourceLike, SourceTable, open_source, split_holdout
-from vae_ops.walk import Engine, Model, Walk, recipe_of
+from vae_ops.table import SourceLike, SourceTable, open_source
+from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, training_listener
 
 if TYPE_CHECKING:
-    from vae_ops.training import TrainingProgress
+    pass
 
 __all__ = [
     "StepSpec",
     "augment",
     "generate",
-    "judge_tables",
     "profile",
     "publish",
     "train",
@@ -122,50 +120,18 @@ def train(spec: StepSpec, *, report: Report | None = None) -> TrainRecord:
 
 def _train(walk: Walk) -> TrainRecord:
     begin = time.monotonic()
-    read, run = walk.settings.read, walk.run
+    run = walk.run
     walk.check_unchanged(walk.source)
     walk.tell("train", 0.0, "preparing")
-    sample = walk.source.sample(read.max_training_rows, read.seed)
-    training, holdout = split_holdout(sample, read.holdout_fraction, read.seed)
-    model = walk.engine(settings=walk.settings.train, read=read, progress=_training_listener(walk))
-    model.fit_tables(training, holdout)
+    learned = learn(walk.source, walk.settings, walk.engine, training_listener(walk.report))
     run.trained.remove()
-    write_rows(run.root, run.training.name, training)
-    write_rows(run.root, run.holdout.name, holdout)
+    write_rows(run.root, run.training.name, learned.training)
+    write_rows(run.root, run.holdout.name, learned.holdout)
     run.candidate.remove()
-    version = model.save(run.candidate.path if run.candidate.is_local else run.candidate.uri)
-    facts = model.training_record
-    record = TrainRecord(
-        model_path=run.candidate.uri,
-        model_version=version,
-        decision="train",
-        reason="Every run trains a new model.",
-        steps=int(facts["steps"]),
-        stopped_by=str(facts["stopped_by"]),
-        rows_trained=training.num_rows,
-        sampled=sample.num_rows < walk.source.num_rows,
-        seconds=round(time.monotonic() - begin, 3),
-    )
+    record = learned.save(run.candidate, seconds=time.monotonic() - begin)
     run.trained.write_json(record.to_dict())
     walk.tell("train", 1.0, f"{record.steps:,} steps in {record.seconds:.0f} s", steps=record.steps)
     return record
-
-
-def _training_listener(walk: Walk) -> "Callable[[TrainingProgress], None]":
-    def listen(at: "TrainingProgress") -> None:
-        loss, held = _finite(at.loss), _finite(at.holdout_loss)
-        shown = "" if held is None else f", held-out {held:.3f}"
-        message = f"step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}{shown}"
-        # The last percent belongs to saving: a step is done once its record is written.
-        fraction = 0.99 * at.step / max(at.steps, 1)
-        values = {"loss": loss, "holdout_loss": held, "kl": _finite(at.kl), "optimiser_step": at.step}
-        walk.tell("train", fraction, message, **values)
-
-    return listen
-
-
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
 
 
 # --- generate ----------------------------------------------------------------------------------------------------
@@ -202,7 +168,7 @@ def _generate(walk: Walk) -> PartRecord:
 def _load_model(walk: Walk) -> Model:
     version = walk.trained.model_version
     location = walk.store.model_of(walk.run, version)
-    model = walk.engine.load(location.path if location.is_local else location.uri)
+    model = walk.engine.load(path_of(location))
     if model.version != version:
         raise BundleError(
             f"Run {walk.spec.run_id!r} trained model {version}, but {location.uri} holds {model.version}: run its "
@@ -480,52 +446,6 @@ class _Stopwatch:
 
     def seconds(self) -> dict[str, float]:
         return {**self._seconds, "total": round(time.monotonic() - self._begin, 3)}
-
-
-def judge_tables(
-    source: SourceLike,
-    synthetic: SourceLike,
-    *,
-    report: "str | PathLike[str]",
-    holdout: "SourceLike | None" = None,
-    settings: RunSettings | None = None,
-) -> ValidateRecord:
-    """Judges any synthetic table against the table it imitates, and writes `report.json`.
-
-    Args:
-        source: The real rows.
-        synthetic: Synthetic rows; of a table labelled by vae-ops, those that the label calls synthetic.
-        report: Directory for the report.
-        holdout: Real rows that the generator never saw; by default a random tenth of the source plays that part.
-        settings: Limits of the gate, and how tables are read.
-
-    Raises:
-        InputError: A table is missing or unreadable, or the columns do not fit together.
-        OutputError: The report cannot be written.
-    """
-    from vae_ops.validation.gate import judge
-
-    settings = settings or RunSettings()
-    read, target = settings.read, locate(report)
-    check_writable(target)
-    training = open_source(source, exclude=read.exclude).sample(read.max_training_rows, read.seed)
-    if holdout is None:
-        training, held = split_holdout(training, read.holdout_fraction, read.seed)
-    else:
-        held = open_source(holdout, exclude=read.exclude, min_rows=1).sample(read.max_training_rows, read.seed)
-    result = judge(training, held, _synthetic_rows(synthetic, read), settings.gate, seed=settings.generate.seed)
-    target.make_dirs()
-    path = target.child("report.json")
-    path.write_json(result.to_dict())
-    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, path.uri)
-
-
-def _synthetic_rows(synthetic: SourceLike, read: ReadSettings) -> pa.Table:
-    opened = open_source(synthetic, allow_synthetic=True, min_rows=1)
-    rows = opened.sample(read.max_training_rows, read.seed)
-    if SYNTHETIC_COLUMN in rows.schema.names:
-        rows = rows.filter(rows[SYNTHETIC_COLUMN]).drop_columns([SYNTHETIC_COLUMN])
-    return rows
 
 
 # --- one step in its own process ---------------------------------------------------------------------------------

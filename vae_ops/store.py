@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vae_ops.errors import BusyError, InputError, SettingsError, VaeOpsError
+from vae_ops.errors import BusyError, InputError, OutputError, SettingsError, VaeOpsError
 from vae_ops.storage import Location
 
-__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "copy_tree", "hold", "leaving_no_trace", "move_tree"]
+__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "hold", "leaving_no_trace", "move_tree", "replacing"]
 
 CLI_PREFIX = "cli-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
@@ -420,6 +420,51 @@ class Output:
         newest = sorted(order, key=lambda snapshot_id: order[snapshot_id])[-kept:]
         for snapshot_id in set(order) - set(newest) - {named}:
             _discard(self.snapshots, snapshot_id)
+
+
+@contextlib.contextmanager
+def replacing(target: Location, *, marker: str) -> Iterator[Location]:
+    """A new directory that takes the place of `target` when the block ends well.
+
+    Args:
+        target: A directory that is missing, empty, or made here before.
+        marker: Name of the file that tells a directory made here; the block writes it.
+
+    Raises:
+        OutputError: The target holds something that was not made here.
+        BusyError: Another process is replacing the same directory.
+    """
+    if target.list() and not target.child(marker).exists():
+        raise OutputError(f"{target.uri!r} already holds something else; choose a new directory, or empty it.")
+    making, old = _beside(target, "making"), _beside(target, "old")
+    _beside(target, "").make_dirs()
+    with hold(_beside(target, "lock")):
+        if old.exists() and not target.exists():
+            old.move_to(target)
+        for leftover in (making, old):
+            leftover.remove()
+        making.make_dirs()
+        try:
+            yield making
+            _swap(making, target, old, marker)
+        finally:
+            making.remove()
+
+
+def _swap(making: Location, target: Location, old: Location, marker: str) -> None:
+    if not target.is_local:
+        target.remove()
+    elif target.child(marker).exists():
+        target.move_to(old)
+    move_tree(making, target, last=marker)
+    old.remove()
+
+
+def _beside(location: Location, role: str) -> Location:
+    """A hidden neighbour of a directory; with an empty role, the directory they are both in."""
+    name = f"/.{location.name}.{role}" if role else ""
+    path, uri = (text.rstrip("/").rpartition("/")[0] for text in (location.path, location.uri))
+    return Location(location.fs, path + name, uri + name)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,9 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,12 +23,12 @@ from vae_ops.records import StepSpec, TrainRecord
 from vae_ops.settings import ReadSettings, RunSettings, TrainSettings
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
-from vae_ops.table import SourceLike, SourceTable, open_source
+from vae_ops.table import SourceLike, SourceTable, open_source, split_holdout
 
 if TYPE_CHECKING:
     from vae_ops.training import TrainingProgress
 
-__all__ = ["Engine", "Model", "Walk", "recipe_of"]
+__all__ = ["Engine", "Learned", "Model", "Walk", "default_engine", "learn", "path_of", "recipe_of", "training_listener"]
 
 
 class Model(Protocol):
@@ -62,7 +64,8 @@ class Engine(Protocol):
         """A saved model, checked against its hashes."""
 
 
-def _default_engine() -> Engine:
+def default_engine() -> Engine:
+    """`TabularVAE`, imported when it is needed."""
     from vae_ops.vae import TabularVAE
 
     return TabularVAE
@@ -98,7 +101,7 @@ class Walk:
     @cached_property
     def engine(self) -> Engine:
         """Makes and loads models; imported late, so that steps without a model pay for none."""
-        return self._engine or _default_engine()
+        return self._engine or default_engine()
 
     @cached_property
     def source(self) -> SourceTable:
@@ -160,3 +163,64 @@ def recipe_of(fingerprint: str, settings: RunSettings) -> str:
     """Digest of all that decides the published bytes: source, settings and code version."""
     parts = [fingerprint, settings.to_dict(), importlib.metadata.version("vae-ops")]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A fitted model and the rows it was fitted on."""
+
+    model: Model
+    training: pa.Table
+    holdout: pa.Table
+    sampled: bool
+
+    def save(self, directory: Location, *, seconds: float) -> TrainRecord:
+        """Saves the bundle and says what was trained; `seconds` is all the time it took."""
+        version = self.model.save(path_of(directory))
+        facts = self.model.training_record
+        return TrainRecord(
+            model_path=directory.uri,
+            model_version=version,
+            decision="train",
+            reason="Every run trains a new model.",
+            steps=int(facts["steps"]),
+            stopped_by=str(facts["stopped_by"]),
+            rows_trained=self.training.num_rows,
+            sampled=self.sampled,
+            seconds=round(seconds, 3),
+        )
+
+
+def learn(
+    source: SourceTable, settings: RunSettings, engine: Engine, listen: "Callable[[TrainingProgress], None]"
+) -> Learned:
+    """Samples the source, holds rows out and fits a model to the rest."""
+    read = settings.read
+    sample = source.sample(read.max_training_rows, read.seed)
+    training, holdout = split_holdout(sample, read.holdout_fraction, read.seed)
+    model = engine(settings=settings.train, read=read, progress=listen)
+    model.fit_tables(training, holdout)
+    return Learned(model, training, holdout, sampled=sample.num_rows < source.num_rows)
+
+
+def path_of(location: Location) -> str:
+    """What a model takes as a directory: a path where there is one."""
+    return location.path if location.is_local else location.uri
+
+
+def training_listener(report: Report) -> "Callable[[TrainingProgress], None]":
+    """Turns the training loop's own progress into a step's."""
+
+    def listen(at: "TrainingProgress") -> None:
+        loss, held = _finite(at.loss), _finite(at.holdout_loss)
+        shown = "" if held is None else f", held-out {held:.3f}"
+        # The last percent belongs to saving: a step is done once its record is written.
+        fraction = 0.99 * at.step / max(at.steps, 1)
+        values = {"loss": loss, "holdout_loss": held, "kl": _finite(at.kl), "optimiser_step": at.step}
+        report(Progress("train", fraction, f"step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}{shown}", values))
+
+    return listen
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None

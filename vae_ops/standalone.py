@@ -1,0 +1,158 @@
+"""What works without a run: train a model into a directory, draw rows from one, judge two tables.
+
+The steps of a run, which share a store and end in a snapshot, are in `steps.py`.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from os import PathLike
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from vae_ops.errors import BundleError, OutputError
+from vae_ops.profiling import profile_source
+from vae_ops.progress import Progress, Report, silent
+from vae_ops.publishing import Provenance, verify_part, write_parts
+from vae_ops.records import DrawRecord, TrainRecord, ValidateRecord
+from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
+from vae_ops.storage import Location, check_apart, check_writable, locate
+from vae_ops.store import replacing
+from vae_ops.table import SYNTHETIC_COLUMN, open_source, split_holdout
+from vae_ops.walk import Engine, default_engine, learn, path_of, training_listener
+
+if TYPE_CHECKING:
+    from vae_ops.table import SourceLike
+
+__all__ = ["generate_rows", "judge_tables", "train_model"]
+
+_DRAWN = "_drawn.json"
+
+
+def train_model(
+    source: "SourceLike",
+    directory: "str | PathLike[str]",
+    *,
+    settings: RunSettings | None = None,
+    report: Report = silent,
+    engine: Engine | None = None,
+) -> TrainRecord:
+    """Trains a model of a table and saves it; an older model in the same directory is replaced.
+
+    Raises:
+        InputError: The source cannot be learned from.
+        OutputError: The directory cannot be written, lies inside the source, or holds something that is no model.
+    """
+    begin = time.monotonic()
+    settings = settings or RunSettings()
+    target, opened = locate(directory), open_source(source, exclude=settings.read.exclude)
+    if opened.uri is not None:
+        check_apart(locate(opened.uri), target)
+    check_writable(target)
+    engine = engine or default_engine()
+    _check_replaceable(target, engine)
+    profile_source(opened)
+    learned = learn(opened, settings, engine, training_listener(report))
+    target.remove()
+    record = learned.save(target, seconds=time.monotonic() - begin)
+    report(Progress("train", 1.0, f"{record.steps:,} steps in {record.seconds:.0f} s", {"steps": record.steps}))
+    return record
+
+
+def _check_replaceable(target: Location, engine: Engine) -> None:
+    """Makes sure that only an older model is ever overwritten."""
+    if not target.is_dir() or not target.list():
+        return
+    try:
+        engine.load(path_of(target))
+    except BundleError as error:
+        raise OutputError(
+            f"{target.uri!r} already holds something that is not a model; choose a new directory, or empty it."
+        ) from error
+
+
+def generate_rows(
+    model_directory: "str | PathLike[str]",
+    output: "str | PathLike[str]",
+    *,
+    settings: GenerateSettings,
+    report: Report = silent,
+    engine: Engine | None = None,
+) -> DrawRecord:
+    """Draws rows from a saved model into Parquet files; what an earlier draw left in the directory is replaced.
+
+    Raises:
+        BundleError: There is no model, or not what was saved.
+        OutputError: The directory cannot be written, or holds something that was not drawn here.
+    """
+    begin = time.monotonic()
+    target, bundle = locate(output), locate(model_directory)
+    model = (engine or default_engine()).load(path_of(bundle))
+    check_writable(target)
+    rows = settings.synthetic_rows(0)
+    provenance = Provenance(model_version=model.version, seed=settings.seed)
+    with replacing(target, marker=_DRAWN) as making:
+        batches = _told(model.sample_shard(rows, seed=settings.seed), rows, report)
+        files = [
+            verify_part(making.child(name), model.schema)
+            for name in write_parts(making, "synthetic", model.schema, batches, provenance)
+        ]
+        making.child(_DRAWN).write_json({**provenance.key_values(), "files": [asdict(file) for file in files]})
+    report(Progress("generate", 1.0, f"{rows:,} rows", {"rows": rows}))
+    names = tuple(target.child(file.name).uri for file in files)
+    return DrawRecord(target.uri, rows, model.version, settings.seed, names, round(time.monotonic() - begin, 3))
+
+
+def _told(tables: Iterator[pa.Table], expected: int, report: Report) -> Iterator[pa.RecordBatch]:
+    done = 0
+    for table in tables:
+        yield from table.to_batches()
+        done += table.num_rows
+        report(Progress("generate", 0.99 * done / max(expected, 1), f"{done:,} rows", {"rows": done}))
+
+
+def judge_tables(
+    source: "SourceLike",
+    synthetic: "SourceLike",
+    *,
+    report: "str | PathLike[str]",
+    holdout: "SourceLike | None" = None,
+    settings: RunSettings | None = None,
+) -> ValidateRecord:
+    """Judges any synthetic table against the table it imitates, and writes `report.json`.
+
+    Args:
+        source: The real rows.
+        synthetic: Synthetic rows; of a table labelled by vae-ops, those that the label calls synthetic.
+        report: Directory for the report.
+        holdout: Real rows that the generator never saw; by default a random tenth of the source plays that part.
+        settings: Limits of the gate, and how tables are read.
+
+    Raises:
+        InputError: A table is missing or unreadable, or the columns do not fit together.
+        OutputError: The report cannot be written.
+    """
+    from vae_ops.validation.gate import judge
+
+    settings = settings or RunSettings()
+    read, target = settings.read, locate(report)
+    check_writable(target)
+    training = open_source(source, exclude=read.exclude).sample(read.max_training_rows, read.seed)
+    if holdout is None:
+        training, held = split_holdout(training, read.holdout_fraction, read.seed)
+    else:
+        held = open_source(holdout, exclude=read.exclude, min_rows=1).sample(read.max_training_rows, read.seed)
+    result = judge(training, held, _synthetic_rows(synthetic, read), settings.gate, seed=settings.generate.seed)
+    target.make_dirs()
+    path = target.child("report.json")
+    path.write_json(result.to_dict())
+    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, path.uri)
+
+
+def _synthetic_rows(synthetic: "SourceLike", read: ReadSettings) -> pa.Table:
+    opened = open_source(synthetic, allow_synthetic=True, min_rows=1)
+    rows = opened.sample(read.max_training_rows, read.seed)
+    if SYNTHETIC_COLUMN in rows.schema.names:
+        rows = rows.filter(rows[SYNTHETIC_COLUMN]).drop_columns([SYNTHETIC_COLUMN])
+    return rows
