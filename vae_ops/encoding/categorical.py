@@ -1,0 +1,184 @@
+"""Categories: strings, binary values and dictionaries of anything.
+
+Categories seen in few rows are protected. Where they are a small part of the column they are simply never sampled;
+where they are much of it, pseudonyms stand for them, made to look alike by `pattern.py`. A vocabulary too large for one
+token becomes two, in lexicographic order, so that codes with a common beginning share their first token.
+"""
+
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens, array_from_text, array_to_text
+from vae_ops.encoding.pattern import StringPattern
+
+__all__ = ["CategoricalEncoding"]
+
+_MAX_ONE_TOKEN = 256
+_MAX_CATEGORIES = 2**16
+# Protected categories that hold at most this share of the rows are left out rather than replaced.
+_NEGLIGIBLE_SHARE = 0.05
+_MAX_PSEUDONYMS = 1000
+
+
+class CategoricalEncoding(Encoding):
+    """A column of unordered values: null, the kept categories, and one value for all protected ones."""
+
+    kind: ClassVar[str] = "categorical"
+
+    def __init__(
+        self, field: pa.Field, *, has_null: bool, categories: pa.Array, protects: bool, pseudonyms: pa.Array
+    ) -> None:
+        """Assembles a fitted encoding; use `fit`.
+
+        Args:
+            field: The column's Arrow field.
+            has_null: Whether null is one of the values.
+            categories: Kept categories, in the order of their tokens.
+            protects: Whether one more value stands for categories that are not kept.
+            pseudonyms: What is emitted in their place; without any, the protected value is never sampled.
+        """
+        self.field = field
+        self.has_null = has_null
+        self.categories = categories
+        self.protects = protects
+        self.pseudonyms = pseudonyms
+        self.size = has_null + len(categories) + protects
+        self.fine = 1 if self.size <= _MAX_ONE_TOKEN else int(np.ceil(np.sqrt(self.size)))
+        self.tokens = self._tokens()
+
+    def _tokens(self) -> tuple[Token, ...]:
+        blocked = (self.size - 1,) if self.protects and not len(self.pseudonyms) else ()
+        if self.fine == 1:
+            return (Token(self.size, np.zeros(self.size, dtype=np.float32), blocked=blocked),)
+        coarse = -(-self.size // self.fine)
+        return (
+            Token(coarse, np.zeros(coarse, dtype=np.float32)),
+            Token(self.fine, np.zeros((coarse, self.fine), dtype=np.float32), parent=0),
+        )
+
+    @classmethod
+    def fit(cls, field: pa.Field, array: pa.Array, *, rare_rows: int) -> Self:
+        """Fits on the training values.
+
+        Args:
+            field: The column's Arrow field.
+            array: Training values, with at least one that is not null.
+            rare_rows: Categories in fewer rows than this are protected.
+        """
+        values = _plain(array)
+        counts = pc.value_counts(values.drop_null())
+        categories, rows = counts.field(0), counts.field(1).to_numpy(zero_copy_only=False)
+        order = np.argsort(-rows, kind="stable")[:_MAX_CATEGORIES]
+        kept = order[rows[order] >= rare_rows]
+        if not len(kept) and not _can_invent(categories.type):
+            # Nothing else could be emitted: dictionaries of numbers have no pseudonyms.
+            kept = order[:_MAX_ONE_TOKEN]
+        protected = int(rows.sum() - rows[kept].sum())
+        chosen = categories.take(pa.array(np.sort(kept)))
+        chosen = chosen.take(pc.array_sort_indices(_sortable(chosen)))
+        pseudonyms = categories.slice(0, 0)
+        if protected > _NEGLIGIBLE_SHARE * rows.sum():
+            hidden = categories.filter(pa.array(np.isin(np.arange(len(rows)), kept, invert=True)))
+            pseudonyms = _pseudonyms(field.type, hidden, chosen, rare_rows)
+        has_null = values.null_count > 0
+        return cls(field, has_null=has_null, categories=chosen, protects=protected > 0, pseudonyms=pseudonyms)
+
+    def encode(self, array: pa.Array) -> Tokens:
+        """Tokens of shape (n, 1 or 2); a category never seen counts as protected, or as the first where none is."""
+        values = _plain(array)
+        index = pc.index_in(values, value_set=self.categories)
+        flat = index.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        unknown = self.size - 1 if self.protects else int(self.has_null)
+        flat = np.where(flat >= 0, flat + self.has_null, unknown)
+        if self.has_null:
+            flat[values.is_null().to_numpy(zero_copy_only=False)] = 0
+        if self.fine == 1:
+            return flat.astype(np.int32)[:, None]
+        return np.column_stack([flat // self.fine, flat % self.fine]).astype(np.int32)
+
+    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+        """Categories; a protected one becomes a pseudonym, or a kept category where the column has none."""
+        pseudonym = rng.integers(0, max(len(self.pseudonyms), 1), len(tokens))
+        kept_instead = rng.integers(0, max(len(self.categories), 1), len(tokens))
+        flat = tokens[:, 0].astype(np.int64)
+        if self.fine > 1:
+            flat = np.minimum(flat * self.fine + np.where(tokens[:, 1] == NOT_APPLICABLE, 0, tokens[:, 1]), self.size - 1)
+        index = flat - self.has_null
+        if self.protects:
+            instead = pseudonym + len(self.categories) if len(self.pseudonyms) else kept_instead
+            index = np.where(flat == self.size - 1, instead, index)
+        missing = index < 0
+        dictionary = pa.concat_arrays([self.categories, self.pseudonyms])
+        return _of_type(pa.array(np.where(missing, 0, index), mask=missing), dictionary, self.field.type)
+
+    def state(self) -> dict[str, Any]:
+        """Flags, and the categories as Arrow arrays in text."""
+        return {
+            "has_null": self.has_null,
+            "categories": array_to_text(self.categories),
+            "protects": self.protects,
+            "pseudonyms": array_to_text(self.pseudonyms),
+        }
+
+    @classmethod
+    def from_state(cls, field: pa.Field, state: dict[str, Any]) -> Self:
+        """The inverse of `state`."""
+        return cls(
+            field,
+            has_null=state["has_null"],
+            categories=array_from_text(state["categories"]),
+            protects=state["protects"],
+            pseudonyms=array_from_text(state["pseudonyms"]),
+        )
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+
+
+def _sortable(categories: pa.Array) -> pa.Array:
+    return categories.cast(pa.string()) if pa.types.is_boolean(categories.type) else categories
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind))
+
+
+def _of_type(indices: pa.Array, dictionary: pa.Array, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(kind):
+        return dictionary.take(indices)
+    return pa.DictionaryArray.from_arrays(indices.cast(kind.index_type), dictionary, ordered=kind.ordered)
+
+
+def _can_invent(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _pseudonyms(kind: pa.DataType, hidden: pa.Array, kept: pa.Array, rare_rows: int) -> pa.Array:
+    """Values that look like the hidden categories; without a way to invent any, none."""
+    most = _MAX_PSEUDONYMS
+    if pa.types.is_dictionary(kind) and kind.index_type.bit_width == 8:
+        most = max(127 - len(kept), 0)
+    if _is_binary(hidden.type):
+        return _invented_bytes(hidden, min(most, len(hidden)))
+    if not _can_invent(hidden.type):
+        return hidden.slice(0, 0)
+    real = set(hidden.to_pylist()) | set(kept.to_pylist())
+    pattern = StringPattern.fit(hidden.to_pylist(), shared_by=rare_rows)
+    wanted = min(most, len(hidden), pattern.capacity)
+    strings = dict.fromkeys(pattern.string(number) for number in range(2 * wanted))
+    return pa.array([string for string in strings if string not in real][:wanted], type=hidden.type)
+
+
+def _invented_bytes(hidden: pa.Array, wanted: int) -> pa.Array:
+    lengths = [len(value) for value in hidden.slice(0, wanted).to_pylist()]
+    rng = np.random.default_rng(0)
+    return pa.array([rng.bytes(min(length, 64)) if _variable(hidden.type) else rng.bytes(length) for length in lengths],
+                    type=hidden.type)
+
+
+def _variable(kind: pa.DataType) -> bool:
+    return not pa.types.is_fixed_size_binary(kind)

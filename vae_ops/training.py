@@ -1,0 +1,375 @@
+"""Training a `TabularNetwork`: how many steps, the loop, early stop, averaged weights, and the collapse diagnosis.
+
+The number of steps follows from the time budget and the table's shape by a cost model, never from a clock, so that the
+same settings give the same weights. The clock is only a safety stop, and hitting it is recorded. The loop itself is
+TensorFlow's; the network (`networks.py`) is not tied to it.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vae_ops.encoding.base import Tokens
+from vae_ops.encoding.row import TokenLayout
+from vae_ops.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from vae_ops.networks import NetworkSize, TabularNetwork
+
+__all__ = ["Diagnosis", "TrainingData", "TrainingPlan", "TrainingProgress", "TrainingResult", "plan_training", "train"]
+
+_EVALUATIONS = 16
+_STEPS_PER_CALL = 25
+_AVERAGING = 0.998
+_KL_WARM_UP = 0.25
+_PATIENCE = 5
+_ACTIVE_VARIANCE = 0.01
+_LEARNING_RATE = 2e-3
+_CLIP_NORM = 10.0
+_HOLDOUT_ROWS = 4096
+# When the clock runs out, the learning rate falls to zero over this share of the plan: cut weights would be noisy.
+_COOL_DOWN = 0.03
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """One moment of training.
+
+    Attributes:
+        step: Optimiser steps done.
+        steps: Optimiser steps planned.
+        loss: Mean −ELBO per row since the last report, nats.
+        holdout_loss: −ELBO per held-out row under the averaged weights, nats; None before it is first measured.
+        kl: KL of the latent per held-out row, nats.
+        elapsed_seconds: Since the first step.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    holdout_loss: float | None
+    kl: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows as the network sees them.
+
+    Attributes:
+        tokens: Shape (rows, tokens).
+        positions: Shape (rows, tokens).
+    """
+
+    tokens: Tokens
+    positions: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, layout: TokenLayout, tokens: Tokens) -> "TrainingData":
+        """Adds the positions; both are kept small, as a table of training rows lies in memory."""
+        return cls(tokens.astype(np.int16), layout.positions(tokens).astype(np.float16))
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What will be done: fixed before the first step.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_rows: Rows per step.
+        learning_rate: At the first step; it falls linearly to zero.
+    """
+
+    steps: int
+    batch_rows: int
+    learning_rate: float = _LEARNING_RATE
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Whether the latent is used, and what each column costs.
+
+    Attributes:
+        kl_by_dimension: KL per held-out row of each latent dimension, nats.
+        active_units: Dimensions whose posterior mean varies over rows by more than 0.01 (Burda et al., 1509.00519).
+        loss_by_token: −log p per held-out row of each token, nats, in the order of the layout.
+        latent_is_used: Whether any unit is active.
+    """
+
+    kl_by_dimension: tuple[float, ...]
+    active_units: int
+    loss_by_token: tuple[float, ...]
+    latent_is_used: bool
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training leaves besides the weights.
+
+    Attributes:
+        steps: Optimiser steps done.
+        planned_steps: Optimiser steps planned.
+        stopped_by: `plan` (all steps done), `holdout` (no more gain) or `clock` (the safety stop).
+        best_step: Step whose averaged weights were kept.
+        history: One record per evaluation.
+        diagnosis: Of the kept weights.
+    """
+
+    steps: int
+    planned_steps: int
+    stopped_by: str
+    best_step: int
+    history: tuple[dict[str, float], ...]
+    diagnosis: Diagnosis
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def plan_training(layout: TokenLayout, size: "NetworkSize", rows: int, settings: TrainSettings) -> TrainingPlan:
+    """Derives the steps from the budget, the rows and the widths.
+
+    Args:
+        layout: The tokens of a row.
+        size: Widths of the network.
+        rows: Training rows.
+        settings: Steps or time budget.
+    """
+    batch_rows = int(min(256, max(16, 2 ** int(np.log2(max(rows // 8, 1))))))
+    if settings.steps is not None:
+        return TrainingPlan(settings.steps, batch_rows)
+    affordable = settings.time_budget_seconds / _seconds_per_step(layout, size, batch_rows)
+    useful = _MAX_EPOCHS * rows / batch_rows
+    return TrainingPlan(int(max(20, min(affordable, useful))), batch_rows)
+
+
+# More passes than this over a table only fit its noise; small tables stop early anyway.
+_MAX_EPOCHS = 400
+# Fitted to measured steps of the default widths on two cores: overhead of one step, and seconds per multiplication.
+_STEP_OVERHEAD_SECONDS = 4e-3
+_SECONDS_PER_PRODUCT = 7.5e-11
+
+
+def _seconds_per_step(layout: TokenLayout, size: "NetworkSize", batch_rows: int) -> float:
+    count, inputs = len(layout), len(layout) * (size.embedding_dim + 1)
+    per_row = 2 * (inputs + size.hidden_layers * size.hidden_units) * size.hidden_units
+    per_row += count * size.head_units * (size.hidden_units + size.head_layers * size.head_units)
+    per_row += int(size.head_units * np.maximum(layout.sizes, 8).sum() * 1.5)
+    if size.context_rank is None:
+        per_row += inputs * count * size.head_units
+    else:
+        per_row += inputs * size.context_rank + count * size.context_rank * size.head_units
+    return _STEP_OVERHEAD_SECONDS + 3 * batch_rows * per_row * _SECONDS_PER_PRODUCT
+
+
+def train(
+    network: "TabularNetwork",
+    data: TrainingData,
+    holdout: TrainingData,
+    plan: TrainingPlan,
+    *,
+    seed: int,
+    limit_seconds: float,
+    progress: Callable[[TrainingProgress], None] | None = None,
+) -> TrainingResult:
+    """Trains in place; the network ends with the best averaged weights.
+
+    Args:
+        network: Fresh or to be continued.
+        data: Training rows.
+        holdout: Rows that decide when to stop and which weights to keep.
+        plan: Steps and batch.
+        seed: Decides the batches.
+        limit_seconds: The safety stop.
+        progress: Called after each evaluation and between.
+    """
+    loop = _Loop(network, data, holdout, plan, seed)
+    watch = _Watch(plan.steps)
+    begin = time.monotonic()
+    stop_at, stopped_by, done = plan.steps, "plan", 0
+    evaluate_every = max(plan.steps // _EVALUATIONS, 1)
+    while done < stop_at:
+        # Evaluations fall on fixed steps, whatever the size of a call.
+        upto = min(done + _STEPS_PER_CALL, stop_at, (done // evaluate_every + 1) * evaluate_every)
+        loss = loop.run(done, upto)
+        done = upto
+        if done % evaluate_every == 0 or done == stop_at:
+            watch.note(done, loss, loop)
+            if watch.exhausted and stopped_by == "plan":
+                stopped_by, stop_at = "holdout", done
+        elapsed = time.monotonic() - begin
+        if progress is not None:
+            progress(TrainingProgress(done, plan.steps, loss, watch.holdout_loss, watch.kl, elapsed))
+        if elapsed > limit_seconds and stopped_by == "plan" and done < plan.steps:
+            stopped_by, stop_at = "clock", min(done + max(int(_COOL_DOWN * plan.steps), 1), plan.steps)
+            loop.cool_down(done, stop_at)
+    network.assign(watch.best)
+    return TrainingResult(
+        steps=done,
+        planned_steps=plan.steps,
+        stopped_by=stopped_by,
+        best_step=watch.best_step,
+        history=tuple(watch.history),
+        diagnosis=loop.diagnose(),
+    )
+
+
+@dataclass
+class _Watch:
+    """Keeps the best averaged weights and decides when the holdout gains no more."""
+
+    planned: int
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    best_step: int = 0
+    holdout_loss: float | None = None
+    kl: float = 0.0
+    _lowest: float = np.inf
+    _since_best: int = 0
+
+    def note(self, step: int, loss: float, loop: "_Loop") -> None:
+        """Measures the averaged weights on the holdout."""
+        with loop.averaged() as arrays:
+            reconstruction, kl = loop.holdout_loss()
+            self.holdout_loss, self.kl = reconstruction + kl, kl
+            self.history.append({"step": step, "loss": loss, "holdout_loss": self.holdout_loss, "kl": kl})
+            if self.holdout_loss < self._lowest or not self.best:
+                self._lowest, self._since_best = self.holdout_loss, 0
+                self.best, self.best_step = arrays, step
+            else:
+                self._since_best += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the last evaluations brought nothing."""
+        return self._since_best >= _PATIENCE
+
+
+class _Loop:
+    """The TensorFlow part: batches, gradients, averaged weights."""
+
+    def __init__(
+        self, network: "TabularNetwork", data: TrainingData, holdout: TrainingData, plan: TrainingPlan, seed: int
+    ) -> None:
+        import keras
+        import tensorflow as tf
+
+        self._network = network
+        self._plan = plan
+        self._weights = network.trainable_weights
+        self._batches = _batches(len(data.tokens), plan.batch_rows, np.random.default_rng([seed, 1]))
+        self._optimiser = keras.optimizers.Adam(plan.learning_rate, global_clipnorm=_CLIP_NORM)
+        self._optimiser.build(self._weights)
+        self._averages = [tf.Variable(tf.identity(weight.value)) for weight in self._weights]
+        self._rate_from = tf.Variable(0.0)
+        self._rate_until = tf.Variable(float(plan.steps))
+        self._rate = tf.Variable(plan.learning_rate)
+        self._tokens, self._positions = tf.constant(data.tokens), tf.constant(data.positions)
+        shown = np.arange(len(holdout.tokens))[:_HOLDOUT_ROWS]
+        self._holdout = (_wide(tf.constant(holdout.tokens[shown])), _wide(tf.constant(holdout.positions[shown])))
+        self._run = tf.function(self._steps, reduce_retracing=True)
+        self._evaluate = tf.function(self._measure)
+
+    def run(self, start: int, stop: int) -> float:
+        """Does steps `start` … `stop − 1`; their mean −ELBO."""
+        import tensorflow as tf
+
+        rows = np.stack([next(self._batches) for _ in range(start, stop)])
+        return float(self._run(tf.constant(start, tf.int32), tf.constant(rows, tf.int32)))
+
+    def cool_down(self, start: int, stop: int) -> None:
+        """Lets the learning rate fall to zero between two steps instead of at the end of the plan."""
+        self._rate.assign(self._rate * (1.0 - (start - self._rate_from) / (self._rate_until - self._rate_from)))
+        self._rate_from.assign(float(start))
+        self._rate_until.assign(float(stop))
+
+    def _steps(self, start: Any, rows: Any) -> Any:
+        import tensorflow as tf
+
+        total = tf.constant(0.0)
+        for index in tf.range(tf.shape(rows)[0]):
+            total += self._step(tf.cast(start + index, tf.float32), rows[index])
+        return total / tf.cast(tf.shape(rows)[0], tf.float32)
+
+    def _step(self, step: Any, rows: Any) -> Any:
+        import tensorflow as tf
+
+        batch = (_wide(tf.gather(self._tokens, rows)), _wide(tf.gather(self._positions, rows)))
+        warm = tf.minimum(1.0, step / (_KL_WARM_UP * self._plan.steps))
+        with tf.GradientTape() as tape:
+            losses, kl = self._network(batch, training=True)
+            reconstruction = tf.reduce_sum(tf.reduce_mean(losses, axis=1))
+            divergence = tf.reduce_sum(tf.reduce_mean(kl, axis=0))
+            loss = reconstruction + warm * divergence
+        gradients = tape.gradient(loss, [weight.value for weight in self._weights])
+        fallen = 1.0 - (step - self._rate_from) / (self._rate_until - self._rate_from)
+        self._optimiser.learning_rate.assign(self._rate * tf.minimum(fallen, (step + 1.0) / 50.0))
+        self._optimiser.apply([tf.convert_to_tensor(gradient) for gradient in gradients], self._weights)
+        # Early averages forget fast, so that the random start does not linger in short runs.
+        keep = tf.minimum(_AVERAGING, (step + 1.0) / (step + 10.0))
+        for average, weight in zip(self._averages, self._weights, strict=True):
+            average.assign(keep * average + (1.0 - keep) * weight.value)
+        return reconstruction + divergence
+
+    def _measure(self) -> Any:
+        import tensorflow as tf
+
+        losses, kl = self._network(self._holdout)
+        return tf.reduce_mean(losses, axis=1), tf.reduce_mean(kl, axis=0), tf.math.reduce_variance(
+            self._network.posterior(self._network.embed(*self._holdout))[0], axis=0
+        )
+
+    def holdout_loss(self) -> tuple[float, float]:
+        """Reconstruction loss and KL per held-out row, nats."""
+        losses, kl, _ = self._evaluate()
+        return float(np.sum(losses)), float(np.sum(kl))
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[dict[str, NDArray[np.float32]]]:
+        """The network wears its averaged weights inside the block; yields them by name."""
+        current = [weight.value.numpy() for weight in self._weights]
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            weight.assign(average)
+        # Each measurement draws the same noise, or the best weights would be the luckiest.
+        noise = self._network.noise.state.value.numpy()
+        self._network.noise.state.assign(np.zeros_like(noise))
+        try:
+            yield self._network.arrays()
+        finally:
+            self._network.noise.state.assign(noise)
+            for weight, value in zip(self._weights, current, strict=True):
+                weight.assign(value)
+
+    def diagnose(self) -> Diagnosis:
+        """The diagnosis of the weights that the network has now."""
+        losses, kl, variance = (value.numpy() for value in self._evaluate())
+        by_token = losses[np.argsort(self._network.token_order)]
+        active = int(np.sum(variance > _ACTIVE_VARIANCE))
+        return Diagnosis(
+            kl_by_dimension=tuple(round(float(value), 6) for value in kl),
+            active_units=active,
+            loss_by_token=tuple(round(float(value), 6) for value in by_token),
+            latent_is_used=active > 0,
+        )
+
+
+def _wide(values: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(values, tf.int32 if values.dtype.is_integer else tf.float32)
+
+
+def _batches(rows: int, batch_rows: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Endless batches without replacement within each pass; a table smaller than a batch repeats rows."""
+    pool = np.zeros(0, dtype=np.int64)
+    while True:
+        while len(pool) < batch_rows:
+            pool = np.concatenate([pool, rng.permutation(rows)])
+        yield pool[:batch_rows]
+        pool = pool[batch_rows:]

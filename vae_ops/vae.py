@@ -1,0 +1,383 @@
+"""`TabularVAE`: fit, sample, encode, save and load, in one object.
+
+It joins the encodings, the network, training and sampling, and owns the format of a saved model (a bundle): JSON and
+safetensors only, every file hashed. A loaded model samples in NumPy; TensorFlow is imported to fit, or to encode.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from vae_ops.encoding.base import Tokens
+from vae_ops.encoding.row import RowEncoding, TokenLayout, fit_row_encoding
+from vae_ops.errors import BundleError, UsageError
+from vae_ops.sampling import TokenSampler, blocks_of_shard
+from vae_ops.schema import infer_semantic_types
+from vae_ops.settings import ReadSettings, TrainSettings
+from vae_ops.storage import locate
+from vae_ops.table import SourceLike, open_source, split_holdout
+from vae_ops.training import TrainingData, TrainingProgress, TrainingResult, plan_training, train
+
+if TYPE_CHECKING:
+    from vae_ops.networks import NetworkSize, TabularNetwork
+
+__all__ = ["BUNDLE_FORMAT", "TabularVAE"]
+
+BUNDLE_FORMAT = 1
+_MODEL, _WEIGHTS, _MANIFEST = "model.json", "weights.safetensors", "manifest.json"
+# Two rows in a hundred, at least two: a table of 20 rows has no category in five of them.
+_RARE_SHARE = 50
+
+
+class TabularVAE:
+    """A variational autoencoder of one table.
+
+    Args:
+        seed: Decides weights and batches, and the sample and holdout of a large table.
+        time_budget_seconds: Wall clock that training should take on two quiet cores.
+        exclude: Columns to leave out.
+        settings: All training choices at once; then `seed` and `time_budget_seconds` are not looked at.
+        read: All reading choices at once; then `exclude` is not looked at.
+        progress: Called while training.
+
+    Attributes:
+        version: Digest of the bundle's content; empty before `fit`.
+        training_record: Steps, what stopped them, sizes, history and diagnosis.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        time_budget_seconds: float = 60.0,
+        exclude: Sequence[str] = (),
+        settings: TrainSettings | None = None,
+        read: ReadSettings | None = None,
+        progress: Callable[[TrainingProgress], None] | None = None,
+    ) -> None:
+        self._settings = settings or TrainSettings(seed=seed, time_budget_seconds=float(time_budget_seconds))
+        self._read = read or ReadSettings(seed=seed, exclude=tuple(exclude))
+        self._progress = progress
+        self._rows: RowEncoding | None = None
+        self._arrays: dict[str, NDArray[np.float32]] = {}
+        self._facts: dict[str, Any] = {}
+        self._network: TabularNetwork | None = None
+        self._sampler: TokenSampler | None = None
+        self.training_record: dict[str, Any] = {}
+        self.version = ""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the rows that `sample` gives: the source's, without excluded columns."""
+        return self._fitted().schema
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Loss, holdout loss and KL at each evaluation."""
+        return list(self.training_record.get("history", []))
+
+    @property
+    def diagnosis(self) -> dict[str, Any]:
+        """KL by latent dimension, active units, reconstruction loss by column."""
+        return dict(self.training_record.get("diagnosis", {}))
+
+    def fit(self, source: SourceLike) -> Self:
+        """Learns from a table; a fixed share of its rows is held out for early stop.
+
+        Args:
+            source: Path or URI of Parquet, pyarrow Table or Dataset, or pandas DataFrame.
+
+        Raises:
+            InputError: The table cannot be learned from.
+        """
+        table = open_source(source, exclude=self._read.exclude).sample(self._read.max_training_rows, self._read.seed)
+        training, holdout = split_holdout(table, self._read.holdout_fraction, self._read.seed)
+        return self.fit_tables(training, holdout)
+
+    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> Self:
+        """Learns from training rows, with the holdout for early stop; both in the same schema."""
+        types = infer_semantic_types(training, self._read.semantic_types)
+        rare = min(self._settings.rare_category_rows, max(2, len(training) // _RARE_SHARE))
+        self._rows = fit_row_encoding(training, types, rare_rows=rare)
+        record: dict[str, Any] = {"steps": 0, "stopped_by": "plan", "history": [], "diagnosis": {}}
+        if len(self._rows.layout):
+            record = self._train(self._rows, training, holdout)
+        record["rows_trained"] = len(training)
+        record["semantic_types"] = {name: str(kind) for name, kind in types.items()}
+        self.training_record = record
+        self.version = hashlib.blake2b(b"".join(self._contents().values()), digest_size=16).hexdigest()
+        return self
+
+    def _train(self, rows: RowEncoding, training: pa.Table, holdout: pa.Table) -> dict[str, Any]:
+        from vae_ops.networks import TabularNetwork, use_threads
+
+        settings, layout = self._settings, rows.layout
+        use_threads(settings.threads)
+        data = TrainingData.of(layout, rows.encode(training))
+        held = TrainingData.of(layout, rows.encode(holdout))
+        size = size_network(layout, len(training), settings)
+        shares = _shares(layout, data.tokens)
+        network = TabularNetwork(layout, size, shares=[_smoothed(share, len(training)) for share in shares], seed=settings.seed)
+        plan = plan_training(layout, size, len(training), settings)
+        limit = settings.time_budget_seconds if settings.steps is None else float("inf")
+        result = train(network, data, held, plan, seed=settings.seed, limit_seconds=limit, progress=self._progress)
+        self._keep(network, size)
+        self._calibrate(layout, shares)
+        return _record_of(result, rows, size)
+
+    def _keep(self, network: "TabularNetwork", size: "NetworkSize") -> None:
+        self._network, self._sampler = None, None
+        self._arrays = network.arrays()
+        self._facts = {
+            "size": {name: getattr(size, name) for name in size.__dataclass_fields__},
+            "token_order": [int(token) for token in network.token_order],
+            "groups": [[group.size, group.start, group.stop] for group in network.groups],
+        }
+
+    def _calibrate(self, layout: TokenLayout, shares: Sequence[NDArray[np.float64]]) -> None:
+        corrections = self._ready_sampler().calibrate(shares)
+        order = self._facts["token_order"]
+        for size, start, stop in self._facts["groups"]:
+            bias = self._arrays[f"logits_{size}_bias"].copy()
+            for place in range(start, stop):
+                token = order[place]
+                bias[place - start, : layout.tokens[token].size] += corrections[token]
+            self._arrays[f"logits_{size}_bias"] = bias
+        self._sampler = None
+
+    def _fitted(self) -> RowEncoding:
+        if self._rows is None:
+            raise UsageError("This TabularVAE has learned nothing yet: call fit, or load a saved model.")
+        return self._rows
+
+    def _ready_sampler(self) -> TokenSampler:
+        if self._sampler is None:
+            facts = self._facts
+            groups = [tuple(group) for group in facts["groups"]]
+            latent_dim = facts["size"]["latent_dim"]
+            self._sampler = TokenSampler(self._fitted().layout, self._arrays, facts["token_order"], groups, latent_dim)
+        return self._sampler
+
+    def sample(self, rows: int, *, seed: int = 0) -> pa.Table:
+        """Draws rows in exactly the source's schema; the seed decides them, byte for byte."""
+        return pa.concat_tables([self.schema.empty_table(), *self.sample_shard(rows, seed=seed)])
+
+    def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
+        """Draws one shard of `rows` rows, block by block; the shards together are what `sample` gives.
+
+        Args:
+            rows: Rows of all shards together.
+            seed: Decides the rows.
+            shard: Which shard, from 0.
+            shards: How many there are.
+
+        Raises:
+            UsageError: A negative number of rows, or a shard that does not exist.
+        """
+        if rows < 0:
+            raise UsageError(f"The number of rows to draw must not be negative, got {rows}.")
+        if not 0 <= shard < shards:
+            raise UsageError(f"Shards are numbered from 0 to {shards - 1}, got shard {shard}.")
+        encoding = self._fitted()
+        for block, wanted in blocks_of_shard(rows, shard, shards):
+            tokens, rng = self._tokens_of_block(block, seed)
+            yield encoding.decode(tokens, rng, block * len(tokens)).slice(0, wanted)
+
+    def _tokens_of_block(self, block: int, seed: int) -> tuple[Tokens, np.random.Generator]:
+        if len(self._fitted().layout):
+            return self._ready_sampler().sample_block(block, seed)
+        return TokenSampler.nothing(block, seed)
+
+    @property
+    def model(self) -> "TabularNetwork":
+        """The Keras model; reading it imports TensorFlow."""
+        if self._network is None:
+            from vae_ops.networks import NetworkSize, TabularNetwork
+
+            layout = self._fitted().layout
+            if not len(layout):
+                raise UsageError("This table has nothing to learn: all its columns are constant, null or identifiers.")
+            shares = [np.full(token.size, 1.0 / token.size) for token in layout.tokens]
+            network = TabularNetwork(layout, NetworkSize(**self._facts["size"]), shares=shares, seed=self._settings.seed)
+            network.assign(self._arrays)
+            self._network = network
+        return self._network
+
+    def encode(self, table: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Posterior mean and log standard deviation of the latent, each of shape (rows, latent_dim)."""
+        tokens = self._fitted().encode(table)
+        network = self.model
+        embedded = network.embed(tokens, self._fitted().layout.positions(tokens))
+        mean, log_sigma = network.posterior(embedded)
+        return np.asarray(mean), np.asarray(log_sigma)
+
+    def _contents(self) -> dict[str, bytes]:
+        rows = self._fitted()
+        arrays = {f"network/{name}": np.ascontiguousarray(array) for name, array in self._arrays.items()}
+        state = _without_arrays(rows.state(), "encoding", arrays)
+        model = {
+            "format": BUNDLE_FORMAT,
+            "schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode("ascii"),
+            "settings": self._settings.to_dict(),
+            "read": self._read.to_dict(),
+            "encoding": state,
+            "network": self._facts,
+            "training": self.training_record,
+        }
+        text = json.dumps(model, indent=1, sort_keys=True, ensure_ascii=True)
+        return {_MODEL: text.encode("ascii"), _WEIGHTS: save_tensors(arrays)}
+
+    def save(self, directory: str | os.PathLike[str]) -> str:
+        """Writes the model as a directory of JSON and safetensors, staged and then renamed.
+
+        Args:
+            directory: Path or URI; an existing model there is replaced.
+
+        Returns:
+            The version: a digest of the content, equal for equal models.
+        """
+        contents = self._contents()
+        hashes = {name: hashlib.blake2b(data, digest_size=32).hexdigest() for name, data in contents.items()}
+        manifest = {"format": BUNDLE_FORMAT, "version": self.version, "blake2b": hashes}
+        contents[_MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode("ascii")
+        location = locate(directory)
+        if not location.is_local:
+            # The manifest comes last: a bundle without one is not a bundle.
+            for name, data in contents.items():
+                location.child(name).write_atomic(data)
+            return self.version
+        target = Path(location.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            for name, data in contents.items():
+                (staged / name).write_bytes(data)
+            shutil.rmtree(target, ignore_errors=True)
+            staged.chmod(0o755)
+            staged.rename(target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+        return self.version
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Self:
+        """Reads a saved model; nothing in it is executed.
+
+        Raises:
+            BundleError: Missing, incomplete, altered, or of a newer format.
+        """
+        contents = _checked_contents(directory)
+        model = json.loads(contents[_MODEL])
+        arrays = load_tensors(contents[_WEIGHTS])
+        settings = TrainSettings.from_dict(model["settings"])
+        loaded = cls(settings=settings, read=ReadSettings.from_dict(model["read"]))
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(model["schema"])))
+        loaded._rows = RowEncoding.from_state(schema, _with_arrays(model["encoding"], arrays))
+        prefix = "network/"
+        loaded._arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+        loaded._facts = model["network"]
+        loaded.training_record = model["training"]
+        loaded.version = json.loads(contents[_MANIFEST])["version"]
+        return loaded
+
+
+def size_network(layout: TokenLayout, rows: int, settings: TrainSettings) -> "NetworkSize":
+    """Widths for a table: small networks with many steps win within a minute, so width grows only with the tokens."""
+    from vae_ops.networks import NetworkSize
+
+    wide = len(layout) > _MANY_TOKENS
+    return NetworkSize(
+        embedding_dim=8,
+        hidden_units=settings.hidden_units or 128,
+        latent_dim=settings.latent_dim or 16,
+        head_units=32 if wide else 48,
+        context_rank=96 if wide else None,
+        autoregressive=settings.decoder == "autoregressive",
+        variational=settings.variational,
+    )
+
+
+# Beyond this many tokens a block of weights for every pair costs more than it brings.
+_MANY_TOKENS = 64
+
+
+def _shares(layout: TokenLayout, tokens: NDArray[Any]) -> list[NDArray[np.float64]]:
+    shares = []
+    for index, token in enumerate(layout.tokens):
+        applying = tokens[:, index][tokens[:, index] >= 0]
+        shares.append(np.bincount(applying, minlength=token.size) / max(len(applying), 1))
+    return shares
+
+
+def _smoothed(share: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
+    return np.asarray((share * rows + 0.5) / (rows + 0.5 * len(share)))
+
+
+def _record_of(result: TrainingResult, rows: RowEncoding, size: "NetworkSize") -> dict[str, Any]:
+    record = result.to_dict()
+    by_column = np.zeros(len(rows.encodings))
+    np.add.at(by_column, np.asarray(rows.layout.column_of), np.asarray(record["diagnosis"].pop("loss_by_token")))
+    names = rows.schema.names
+    record["diagnosis"]["loss_by_column"] = {name: round(float(loss), 6) for name, loss in zip(names, by_column, strict=True)}
+    record["tokens"] = len(rows.layout)
+    return record
+
+
+def _without_arrays(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Plain JSON values, with every array moved to `arrays` and its key left in its place."""
+    if isinstance(value, np.ndarray):
+        arrays[path] = np.ascontiguousarray(value)
+        return {"array": path}
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(one, f"{path}/{key}", arrays) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_arrays(one, f"{path}/{index}", arrays) for index, one in enumerate(value)]
+    return value
+
+
+def _with_arrays(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    if isinstance(value, Mapping):
+        if set(value) == {"array"}:
+            return arrays[value["array"]]
+        return {key: _with_arrays(one, arrays) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(one, arrays) for one in value]
+    return value
+
+
+def _checked_contents(directory: str | os.PathLike[str]) -> dict[str, bytes]:
+    location = locate(directory)
+    manifest_at = location.child(_MANIFEST)
+    if not manifest_at.exists():
+        raise BundleError(f"{location.uri} holds no model of vae-ops ({_MANIFEST} is missing); give a model's directory.")
+    contents = {_MANIFEST: manifest_at.read_bytes()}
+    try:
+        manifest = json.loads(contents[_MANIFEST])
+        version_of_format, hashes = int(manifest["format"]), dict(manifest["blake2b"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{manifest_at.uri} is not the manifest of a model; restore the model or train anew.") from error
+    if version_of_format > BUNDLE_FORMAT:
+        raise BundleError(
+            f"The model in {location.uri} has format {version_of_format}, newer than the {BUNDLE_FORMAT} that this "
+            "version of vae-ops reads; upgrade vae-ops."
+        )
+    for name in (_MODEL, _WEIGHTS):
+        child = location.child(name)
+        contents[name] = child.read_bytes() if child.exists() else b""
+        if hashlib.blake2b(contents[name], digest_size=32).hexdigest() != hashes.get(name):
+            raise BundleError(
+                f"{child.uri} is not what was saved (its hash differs from the manifest's); restore the model or train anew."
+            )
+    return contents
