@@ -1,8 +1,8 @@
 """The command line: `vae-ops augment | profile | train | generate | validate | inspect`.
 
 Reads options, calls one function of `steps.py`, `standalone.py` or `inspection.py`, shows progress on stderr and then
-one result: lines on stderr, or with `--json` one JSON object on stdout. Nothing heavy is imported before a command needs
-it, so `--help` is instant.
+one result: lines on stderr, or with `--json` one JSON object on stdout. Nothing heavy is imported before a command
+needs it, so `--help` is instant.
 """
 
 import contextlib

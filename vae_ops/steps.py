@@ -273,7 +273,7 @@ def _publish(walk: Walk) -> PublishRecord:
     verdict = walk.read_json(walk.run.verdict, "validate")
     if verdict["verdict"] == "fail":
         raise GateRefusedError(_refusal(verdict["reasons"], walk.run.root))
-    if not walk.run.parts.exists() and walk.run.published.exists():
+    if walk.run.published.exists() and not all(walk.run.parts.child(name).exists() for name in verdict["parts"]):
         return _publish_again(walk)
     parts = _whole_set_of_parts(walk)
     if {part.name: digest_file(part) for part in parts} != verdict["parts"]:
@@ -281,7 +281,7 @@ def _publish(walk: Walk) -> PublishRecord:
             f"The parts of run {walk.spec.run_id!r} were drawn anew since the verdict: validate them first."
         )
     record = _commit(walk, parts, verdict)
-    walk.store.crown(walk.spec.run_id, record.model_version, keep=walk.settings.publish.keep_snapshots)
+    walk.store.crown(walk.run, record.model_version, keep=walk.settings.publish.keep_snapshots)
     walk.run.published.write_json(record.to_dict())
     rows = record.rows_source + record.rows_synthetic
     walk.tell("publish", 1.0, f"{rows:,} rows in {record.snapshot_path}", rows=rows)
@@ -294,7 +294,7 @@ def _refusal(reasons: Sequence[str], kept: Location) -> str:
 
 
 def _publish_again(walk: Walk) -> PublishRecord:
-    """A published run whose parts are gone: its snapshot becomes the latest one again."""
+    """A published run whose parts were cleared away: its snapshot becomes the latest one again."""
     record = PublishRecord(**walk.run.published.read_json())
     point_to(walk.needed_output(), record.snapshot_path.rpartition("/")[2])
     return record

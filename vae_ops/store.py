@@ -33,6 +33,9 @@ __all__ = ["CLI_PREFIX", "Output", "Run", "Store", "hold", "leaving_no_trace", "
 CLI_PREFIX = "cli-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
 _MAKING = ".making-"
+_GONE = ".gone"
+# Written last by `vae.py`: a bundle without it is none.
+_BUNDLE_MANIFEST = "manifest.json"
 _REJECTED_KEPT = 3
 _IDLE_SECONDS = 24 * 3600.0
 
@@ -121,7 +124,7 @@ def _discard(parent: Location, name: str) -> None:
     if not parent.is_local:
         parent.child(name).remove()
         return
-    trash = parent.child(f"{_MAKING}{name}-gone")
+    trash = parent.child(f"{_MAKING}{name}{_GONE}")
     trash.remove()
     with contextlib.suppress(FileNotFoundError):
         parent.child(name).move_to(trash)
@@ -241,8 +244,11 @@ class Store:
         return self.root.child("models", version)
 
     def model_of(self, run: Run, version: str) -> Location:
-        """Where a run's model lies: its candidate, or the promoted copy once the run was published and slimmed."""
-        return run.candidate if run.candidate.exists() else self.model(version)
+        """Where a run's model lies: the promoted copy if there is one, else the run's candidate."""
+        return self.model(version) if self._has_model(version) else run.candidate
+
+    def _has_model(self, version: str) -> bool:
+        return self.model(version).child(_BUNDLE_MANIFEST).exists()
 
     def champion(self) -> dict[str, Any] | None:
         """`{version, run_id, history}` of the model behind the newest published snapshot, if there is one."""
@@ -252,23 +258,27 @@ class Store:
         found: dict[str, Any] = record.read_json()
         return found
 
-    def keep_model(self, run: Run, version: str) -> Location:
+    def keep_model(self, run: Run, version: str) -> None:
         """Copies a run's candidate among the promoted models; a version that is there already is left alone."""
-        target = self.model(version)
         with self._changing_models():
-            if not target.exists() and run.candidate.exists():
-                making = self.root.child("models", _MAKING + version)
-                making.remove()
-                copy_tree(run.candidate, making)
-                move_tree(making, target, last="")
-        return target
+            self._keep_model(run, version)
 
-    def crown(self, run_id: str, version: str, *, keep: int) -> None:
+    def _keep_model(self, run: Run, version: str) -> None:
+        target = self.model(version)
+        if not self._has_model(version) and run.candidate.exists():
+            target.remove()
+            making = self.root.child("models", _MAKING + version)
+            copy_tree(run.candidate, making)
+            move_tree(making, target, last=_BUNDLE_MANIFEST)
+
+    def crown(self, run: Run, version: str, *, keep: int) -> None:
         """Makes `version` the champion; promoted models older than the newest `keep` are removed."""
         with self._changing_models():
+            # Another run may have crowned its own model since this one was kept, and cleared away what it did not know.
+            self._keep_model(run, version)
             history = [v for v in (self.champion() or {}).get("history", []) if v != version]
             history = [*history, version][-max(keep, 1) :]
-            self.root.child("champion.json").write_json({"version": version, "run_id": run_id, "history": history})
+            self.root.child("champion.json").write_json({"version": version, "run_id": run.run_id, "history": history})
             for name in self.root.child("models").list():
                 if name not in history:
                     _discard(self.root.child("models"), name)
@@ -293,8 +303,8 @@ class Store:
         return rejected.child(run.run_id)
 
     def remove_run(self, run: Run) -> None:
-        """Removes a run with all its artifacts; the caller holds its lock."""
-        run.root.remove()
+        """Removes a run with all its artifacts, so that it vanishes whole; the caller holds its lock."""
+        _discard(self.root.child("runs"), run.run_id)
 
     def sweep(self, *, but: str = "", keep: int = 7) -> None:
         """Removes what dead processes left: other command-line runs, and old runs that nobody has touched for a day.
@@ -318,7 +328,9 @@ class Store:
 
 
 def _run_of(name: str) -> str:
-    """Run that an entry of `runs/` belongs to: the directory itself, or its lock file."""
+    """Run that an entry of `runs/` belongs to: its directory, its lock file, or what a kill left of its removal."""
+    if name.startswith(_MAKING):
+        return name.removeprefix(_MAKING).removesuffix(_GONE)
     return name[1:].removesuffix(".lock") if name.startswith(".") else name
 
 

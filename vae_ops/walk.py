@@ -35,8 +35,11 @@ class Model(Protocol):
     """What the walk asks of a model; `vae_ops.vae.TabularVAE` is it."""
 
     version: str
-    schema: pa.Schema
     training_record: dict[str, Any]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the rows it draws."""
 
     def fit_tables(self, training: pa.Table, holdout: pa.Table) -> object:
         """Learns from the training rows, with the holdout for early stop."""

@@ -1,0 +1,75 @@
+"""A model without a network, for tests of the walk: it remembers its training rows and draws from them.
+
+Fast, deterministic and of the same interface as `TabularVAE`, down to shards and content-derived versions.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vae_ops.errors import BundleError
+from vae_ops.settings import ReadSettings, TrainSettings
+
+
+class StandInModel:
+    """Draws training rows with replacement."""
+
+    batch_rows = 1000
+
+    def __init__(
+        self,
+        *,
+        settings: TrainSettings | None = None,
+        read: ReadSettings | None = None,
+        progress: Callable[[Any], None] | None = None,
+    ) -> None:
+        self.version = ""
+        self.training_record: dict[str, Any] = {}
+        self._rows: pa.Table | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        assert self._rows is not None
+        return self._rows.schema
+
+    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> "StandInModel":
+        self._rows = training.combine_chunks()
+        self.training_record = {"steps": 1, "stopped_by": "steps"}
+        return self
+
+    def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
+        assert self._rows is not None
+        chosen = np.random.default_rng(seed).integers(0, self._rows.num_rows, rows)
+        chosen = chosen[rows * shard // shards : rows * (shard + 1) // shards]
+        for start in range(0, len(chosen), self.batch_rows):
+            yield self._rows.take(chosen[start : start + self.batch_rows])
+
+    def save(self, directory: str) -> str:
+        assert self._rows is not None
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, self._rows.schema) as writer:
+            writer.write_table(self._rows)
+        rows = sink.getvalue().to_pybytes()
+        self.version = hashlib.sha256(rows).hexdigest()[:16]
+        Path(directory).mkdir()
+        Path(directory, "rows.arrow").write_bytes(rows)
+        Path(directory, "manifest.json").write_text(json.dumps({"version": self.version}))
+        return self.version
+
+    @classmethod
+    def load(cls, directory: str) -> "StandInModel":
+        try:
+            rows = Path(directory, "rows.arrow").read_bytes()
+            version = json.loads(Path(directory, "manifest.json").read_text())["version"]
+        except OSError as error:
+            raise BundleError(f"Expected a model in {directory!r}: {error.strerror}.") from error
+        if hashlib.sha256(rows).hexdigest()[:16] != version:
+            raise BundleError(f"The model in {directory!r} is not what was saved.")
+        model = cls().fit_tables(pa.ipc.open_file(rows).read_all(), pa.table({}))
+        model.version = version
+        return model
