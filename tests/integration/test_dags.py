@@ -28,14 +28,10 @@ NO_GATE = {"max_shape_error_percent": 0, "borderline": 1, "max_c2st_auc": 0.5, "
 
 
 @pytest.fixture(scope="module", autouse=True)
-def migrated() -> None:
+def airflow() -> Iterator[None]:
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)
-
-
-@pytest.fixture(scope="module")
-def dags() -> Iterator[dict[str, Any]]:
     sys.path.insert(0, str(DAGS))
-    yield {path.stem: importlib.import_module(path.stem).dag for path in sorted(DAGS.glob("*.py"))}
+    yield
     sys.path.remove(str(DAGS))
 
 
@@ -57,7 +53,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(dag: Any, **conf: Any) -> Any:
+def run(dag_id: str, **conf: Any) -> Any:
+    # Parsed anew for each run, as a worker does: a DAG object keeps the params of its last `dag.test()`.
+    dag = importlib.reload(importlib.import_module(dag_id)).dag
     return dag.test(run_conf={name: str(value) if isinstance(value, Path) else value for name, value in conf.items()})
 
 
@@ -77,10 +75,10 @@ def settings(gate: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def night(dags: dict[str, Any], source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def night(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     output = tmp_path_factory.mktemp("output") / "augmented"
     return run(
-        dags["nightly_augmentation"], source=source, output=output, rows=300, exclude=["id"], seed=7,
+        "nightly_augmentation", source=source, output=output, rows=300, exclude=["id"], seed=7,
         settings=settings(ANY_GATE),
     ), output  # fmt: skip
 
@@ -126,8 +124,8 @@ def test_progress_stays_in_the_task_state_store(night: tuple[Any, Path]) -> None
         assert {row.task_id.removeprefix("augment.") for row in rows} == set(states(dag_run))
 
 
-def test_training_on_the_newest_snapshot_compares_both_scores(dags: dict[str, Any], night: tuple[Any, Path]) -> None:
-    dag_run = run(dags["train_on_augmented"], output=night[1])
+def test_training_on_the_newest_snapshot_compares_both_scores(night: tuple[Any, Path]) -> None:
+    dag_run = run("train_on_augmented", output=night[1])
     assert {state for found in states(dag_run).values() for state in found} == {"success"}
     scores = record(dag_run, "compare")
     assert (scores["real"]["target"], scores["real"]["metric"]) == ("large", "AUC")
@@ -136,11 +134,9 @@ def test_training_on_the_newest_snapshot_compares_both_scores(dags: dict[str, An
     assert scores["real"]["score"] > 0.8
 
 
-def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(
-    dags: dict[str, Any], source: Path, tmp_path: Path
-) -> None:
+def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(source: Path, tmp_path: Path) -> None:
     output, store = tmp_path / "out", tmp_path / "out" / "_store"
-    dag_run = run(dags["nightly_augmentation"], source=source, output=output, rows=100, settings=settings(NO_GATE))
+    dag_run = run("nightly_augmentation", source=source, output=output, rows=100, settings=settings(NO_GATE))
     found = states(dag_run)
     assert (found["validate"], found["publish"]) == (["failed"], ["upstream_failed"])
     assert not (output / "_latest.json").exists()
@@ -152,9 +148,9 @@ def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(
         assert kept.read_all().column("id").to_pylist() == holdout.tolist()
 
 
-def test_bad_input_fails_at_once_and_for_good(dags: dict[str, Any], tmp_path: Path) -> None:
+def test_bad_input_fails_at_once_and_for_good(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    dag_run = run(dags["nightly_augmentation"], source=tmp_path / "missing.parquet", output=output)
+    dag_run = run("nightly_augmentation", source=tmp_path / "missing.parquet", output=output)
     profile = dag_run.get_task_instance("augment.profile")
     assert (str(profile.state), profile.try_number, profile.max_tries) == ("failed", 1, 2)
     assert not output.exists()
