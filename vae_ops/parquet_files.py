@@ -39,9 +39,9 @@ class _Part:
     row_bytes: float
     partition: dict[str, str | None]
 
-    def partition_keys(self, exclude: frozenset[str]) -> tuple[str, ...]:
+    def partition_keys(self) -> tuple[str, ...]:
         """Keys of the path that become columns: a column inside the file wins over its name in the path."""
-        return tuple(key for key in self.partition if key not in exclude and key not in self.schema.names)
+        return tuple(key for key in self.partition if key not in self.schema.names)
 
 
 class FileRows:
@@ -198,7 +198,7 @@ def _open_parquet(location: Location) -> pq.ParquetFile:
         location.path,
         filesystem=location.arrow_filesystem(),
         pre_buffer=not local,
-        buffer_size=1024**2 if local else 0,
+        buffer_size=64 * 1024 if local else 0,
     )
 
 
@@ -247,19 +247,21 @@ def _joint_schema(parts: Sequence[_Part], exclude: frozenset[str]) -> pa.Schema:
     for part in parts[1:]:
         _check_same_names(first, part, exclude)
         for field in part.schema:
+            known, owner = fields.setdefault(field.name, (field, part))
             if field.name not in exclude:
-                known, owner = fields[field.name]
                 fields[field.name] = _joint_field(known, owner, field, part)
-    keys = first.partition_keys(exclude)
-    columns = [fields[field.name][0] for field in first.schema] if len(parts) > 1 else list(first.schema)
-    partitions = [pa.field(key, _partition_type([part.partition[key] for part in parts])) for key in keys]
+    # Repeated names are kept as they are: table.py refuses them, unless they are excluded.
+    columns = [fields[field.name][0] for field in first.schema]
+    columns += [field for name, (field, _) in fields.items() if name not in first.schema.names]
+    keys = dict.fromkeys(key for part in parts for key in part.partition_keys() if key not in fields)
+    partitions = [pa.field(key, _partition_type([part.partition.get(key) for part in parts])) for key in keys]
     return pa.schema(columns + partitions, metadata=first.schema.metadata)
 
 
 def _check_same_names(first: _Part, part: _Part, exclude: frozenset[str]) -> None:
     for kind, ours, theirs in (
         ("column", first.schema.names, part.schema.names),
-        ("hive partition", first.partition_keys(exclude), part.partition_keys(exclude)),
+        ("hive partition", first.partition_keys(), part.partition_keys()),
     ):
         differing = sorted(set(ours).symmetric_difference(theirs) - exclude)
         if differing:

@@ -8,13 +8,14 @@ import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Self, TypeAlias
 
 import datasketches
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,20 +30,19 @@ Bound: TypeAlias = int | float | str | None
 _FORMAT = 1
 # Relative standard error of the distinct count is about 1.04 / sqrt(2 ** 11) = 2.3 %.
 _LG_DISTINCT = 11
-# The error in rank is below 1 % in the middle and far smaller in the tails.
-_QUANTILE_COMPRESSION = 100
-# Items above 1.4 % of the rows are found for certain (3.5 / 2 ** 8).
-_LG_FREQUENT = 8
-# Beyond these many distinct values of one batch, the rarest cannot come near the threshold above.
+# Keeps the error in rank below half a percent in the middle and far smaller in the tails.
+_QUANTILE_COMPRESSION = 300
+# Counts are too low by at most one row in so many, so any more frequent item is found.
+_FREQUENT_ITEMS = 256
+# Of one batch no more candidates are looked at, as each costs a Python call.
 _FREQUENT_PER_BATCH = 4096
-_SHOWN_ITEMS = 20
 _LONGEST_ITEM = 120
 _IDENTIFIER_ROWS = 50
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column; sketches are base64 of the Apache DataSketches formats.
+    """One column; the two sketches are base64 of the Apache DataSketches formats.
 
     Attributes:
         name: Column name.
@@ -56,10 +56,11 @@ class ColumnProfile:
             None for text and binary, and where nothing is known.
         maximum: Largest value, likewise.
         distinct: Estimated number of different values.
-        frequent: The most frequent values as text, with their estimated counts, most frequent first.
+        repeats: Rows whose value stood earlier in the same batch; 0 means that no repetition was seen.
+        frequent: The most frequent values as text, with their counts, most frequent first.
+        frequent_error: Counts of `frequent` are at most this much too low; 0 means exact and complete.
         distinct_sketch: HyperLogLog.
         quantile_sketch: t-digest of the values as doubles; empty for text and binary.
-        frequent_sketch: Frequent strings.
     """
 
     name: str
@@ -72,10 +73,11 @@ class ColumnProfile:
     minimum: Bound
     maximum: Bound
     distinct: int
+    repeats: int
     frequent: tuple[tuple[str, int], ...]
+    frequent_error: int
     distinct_sketch: str
     quantile_sketch: str
-    frequent_sketch: str
 
     def quantile(self, rank: float) -> float | None:
         """Value below which about `rank` (0 to 1) of the known values lie; None for text or without a value."""
@@ -166,6 +168,8 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
     if not profiles:
         raise SourceError("Expected at least one profile to merge, got none; profile a partition first.")
     first = profiles[0]
+    if len(profiles) == 1:
+        return first
     for other in profiles[1:]:
         if not other.schema.equals(first.schema):
             raise SourceError(
@@ -175,7 +179,7 @@ def merge_profiles(profiles: Sequence[Profile]) -> Profile:
     digest = hashlib.blake2b("".join(profile.fingerprint for profile in profiles).encode(), digest_size=16)
     return Profile(
         rows=sum(profile.rows for profile in profiles),
-        fingerprint=digest.hexdigest() if len(profiles) > 1 else first.fingerprint,
+        fingerprint=digest.hexdigest(),
         excluded=first.excluded,
         schema_ipc=first.schema_ipc,
         columns=tuple(
@@ -190,12 +194,12 @@ class _Sketches:
 
     def __init__(self, field: pa.Field) -> None:
         self.field = field
-        self.rows = self.nulls = self.nans = 0
+        self.rows = self.nulls = self.nans = self.repeats = 0
         self.minimum: Any = None
         self.maximum: Any = None
         self.distinct = datasketches.hll_sketch(_LG_DISTINCT, datasketches.tgt_hll_type.HLL_8)
         self.quantiles = datasketches.tdigest_double(_QUANTILE_COMPRESSION)
-        self.frequent = datasketches.frequent_strings_sketch(_LG_FREQUENT)
+        self.frequent = _FrequentItems()
 
     @classmethod
     def thaw(cls, field: pa.Field, profile: ColumnProfile) -> Self:
@@ -203,7 +207,7 @@ class _Sketches:
         sketches.rows, sketches.nulls, sketches.nans = profile.rows, profile.nulls, profile.nans
         sketches.minimum, sketches.maximum = (_thaw_bound(v, field.type) for v in (profile.minimum, profile.maximum))
         sketches.distinct = datasketches.hll_sketch.deserialize(base64.b64decode(profile.distinct_sketch))
-        sketches.frequent = datasketches.frequent_strings_sketch.deserialize(base64.b64decode(profile.frequent_sketch))
+        sketches.repeats, sketches.frequent = profile.repeats, _FrequentItems(profile.frequent, profile.frequent_error)
         if profile.quantile_sketch:
             quantiles = base64.b64decode(profile.quantile_sketch)
             sketches.quantiles = datasketches.tdigest_double.deserialize(quantiles)
@@ -227,8 +231,9 @@ class _Sketches:
         hashable = values if pa.types.is_floating(known.type) else list(map(_hashable, values))
         for value in hashable:
             self.distinct.update(value)
-        for index in _most_frequent(counts):
-            self.frequent.update(_item(values[index]), int(counts[index]))
+        self.repeats += len(known) - len(values)
+        kept, missed = _most_frequent(counts)
+        self.frequent.add([(_item(values[index]), int(counts[index])) for index in kept], missed)
         if not _is_text(known.type):
             self._widen(*pc.min_max(known).as_py().values())
             # A copy, because the binding refuses the read-only view that Arrow hands out.
@@ -242,6 +247,7 @@ class _Sketches:
         self.rows += other.rows
         self.nulls += other.nulls
         self.nans += other.nans
+        self.repeats += other.repeats
         if other.minimum is not None:
             self._widen(other.minimum, other.maximum)
         union = datasketches.hll_union(_LG_DISTINCT)
@@ -249,43 +255,61 @@ class _Sketches:
         union.update(other.distinct)
         self.distinct = union.get_result(datasketches.tgt_hll_type.HLL_8)
         self.quantiles.merge(other.quantiles)
-        self.frequent.merge(other.frequent)
+        self.frequent.add(other.frequent.ranked(), other.frequent.error)
         return self
 
     def freeze(self) -> ColumnProfile:
-        frequent = self._frequent_items()
         return ColumnProfile(
             name=self.field.name,
             type=str(self.field.type),
             nullable=self.field.nullable,
-            semantic_type=self._guess([count for _, count in frequent]),
+            semantic_type=self._guess(),
             rows=self.rows,
             nulls=self.nulls,
             nans=self.nans,
             minimum=_freeze_bound(self.minimum),
             maximum=_freeze_bound(self.maximum),
             distinct=round(self.distinct.get_estimate()),
-            frequent=tuple(frequent[:_SHOWN_ITEMS]),
+            repeats=self.repeats,
+            frequent=tuple(self.frequent.ranked()),
+            frequent_error=self.frequent.error,
             distinct_sketch=_text_of(self.distinct.serialize_compact()),
             quantile_sketch="" if self.quantiles.is_empty() else _text_of(self.quantiles.serialize()),
-            frequent_sketch=_text_of(self.frequent.serialize()),
         )
 
-    def _frequent_items(self) -> list[tuple[str, int]]:
-        found = self.frequent.get_frequent_items(datasketches.frequent_items_error_type.NO_FALSE_POSITIVES)
-        return sorted(((item, estimate) for item, estimate, _, _ in found), key=lambda pair: (-pair[1], pair[0]))
-
-    def _guess(self, counts: list[int]) -> SemanticType:
+    def _guess(self) -> SemanticType:
         known = self.rows - self.nulls
         natural = natural_type(self.field.type)
         if not known:
             return SemanticType.NULL
+        counts = [count for _, count in self.frequent.ranked()]
         if not self.nulls and len(counts) <= 1 and known in (self.nans, *counts):
             return SemanticType.CONSTANT
-        all_differ = self.distinct.get_upper_bound(2) >= known and max(counts, default=1) == 1
+        all_differ = not self.repeats and self.distinct.get_upper_bound(2) >= known
         if natural is SemanticType.CATEGORICAL and known >= _IDENTIFIER_ROWS and all_differ:
             return SemanticType.IDENTIFIER
         return natural
+
+
+class _FrequentItems:
+    """The Misra-Gries summary in the mergeable form of Agarwal et al., "Mergeable summaries" (PODS 2012)."""
+
+    def __init__(self, counts: Iterable[tuple[str, int]] = (), error: int = 0) -> None:
+        self.counts = dict(counts)
+        self.error = error
+
+    def add(self, found: Iterable[tuple[str, int]], missed: int) -> None:
+        """Adds counts that are at most `missed` too low."""
+        self.error += missed
+        for item, count in found:
+            self.counts[item] = self.counts.get(item, 0) + count
+        if len(self.counts) > _FREQUENT_ITEMS:
+            cut = sorted(self.counts.values(), reverse=True)[_FREQUENT_ITEMS]
+            self.error += cut
+            self.counts = {item: count - cut for item, count in self.counts.items() if count > cut}
+
+    def ranked(self) -> list[tuple[str, int]]:
+        return sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
 def _column_from(values: Mapping[str, Any]) -> ColumnProfile:
@@ -326,11 +350,14 @@ def _is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_large_binary(type_))
 
 
-def _most_frequent(counts: Any) -> Any:
+def _most_frequent(counts: npt.NDArray[np.int64]) -> tuple[Iterable[int], int]:
+    """Indices worth counting, and the largest count left out."""
     if len(counts) <= _FREQUENT_PER_BATCH:
-        return range(len(counts))
-    kept = np.argsort(-counts, kind="stable")[:_FREQUENT_PER_BATCH]
-    return kept[counts[kept] > 1]
+        return range(len(counts)), 0
+    order = np.argsort(-counts, kind="stable")
+    kept = order[:_FREQUENT_PER_BATCH]
+    kept = kept[counts[kept] > 1]
+    return kept.tolist(), int(counts[order[len(kept)]])
 
 
 def _hashable(value: Any) -> int | str:

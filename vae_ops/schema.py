@@ -107,11 +107,11 @@ def _infer(column: pa.ChunkedArray, override: SemanticType | None) -> SemanticTy
 def _count_distinct(column: pa.ChunkedArray) -> int:
     type_ = column.type
     if pa.types.is_dictionary(type_):
-        return len(pc.unique(column.drop_null().unify_dictionaries().cast(type_.value_type)))
-    if pa.types.is_decimal(type_) and type_.bit_width < 128:
+        column = column.unify_dictionaries().cast(type_.value_type)
+    elif pa.types.is_decimal(type_) and type_.bit_width < 128:
         # Arrow has no hash kernel for the narrow decimals.
         column = column.cast(pa.decimal128(type_.precision, type_.scale))
-    return len(pc.unique(column.drop_null()))
+    return len(pc.unique(column)) - bool(column.null_count)
 
 
 def _numbers_its_rows(column: pa.ChunkedArray) -> bool:

@@ -145,8 +145,7 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     if not text or "\0" in text:
         raise UsageError(f"Expected a path or URI, got {text!r}; give a local path or something like s3://bucket/key.")
     if "://" not in text and "::" not in text:
-        path = os.path.abspath(os.path.expanduser(text))
-        return Location(LocalFileSystem(), path, path)
+        return _local(os.path.expanduser(text))
     try:
         # Another process may write between two looks, so a cached listing would lie.
         fs, path = url_to_fs(text, use_listings_cache=False)
@@ -154,7 +153,12 @@ def locate(uri: str | os.PathLike[str]) -> Location:
         reason = str(error).rstrip(".")
         remedy = "install its fsspec package or use a local path"
         raise UsageError(f"No filesystem for {text!r}: {reason}; {remedy}.") from error
-    return Location(fs, path, path if isinstance(fs, LocalFileSystem) else text.rstrip("/"))
+    return _local(path) if isinstance(fs, LocalFileSystem) else Location(fs, path, text.rstrip("/"))
+
+
+def _local(path: str) -> Location:
+    absolute = os.path.abspath(path)
+    return Location(LocalFileSystem(), absolute, absolute)
 
 
 def has_wildcard(path: str) -> bool:
