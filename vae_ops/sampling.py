@@ -132,10 +132,20 @@ class TokenSampler:
             if shares is not None:
                 self._correct(index, hidden[applies], shares[index])
             chances = self._chances(index, hidden)
-            drawn = _draw(chances, rng, balanced=self._layout.tokens[index].parent is None)
+            drawn = _draw(chances, rng, self._wanted(index))
             tokens[:, index] = np.where(applies, drawn, NOT_APPLICABLE)
             memory = self._remember(index, tokens, context, memory)
         return tokens
+
+    def _wanted(self, index: int) -> NDArray[Any] | None:
+        """Training shares of a token that applies to every row, without blocked values; None where it depends."""
+        token = self._layout.tokens[index]
+        if token.parent is not None:
+            return None
+        start = self._layout.offsets[index]
+        share = self._arrays["shares"][start : start + token.size].astype(np.float64)
+        share[list(token.blocked)] = 0.0
+        return share / share.sum() if share.sum() else None
 
     def _hidden(self, index: int, context: NDArray[Any], memory: NDArray[Any]) -> NDArray[Any]:
         own = context[:, index * self._units : (index + 1) * self._units]
@@ -217,25 +227,24 @@ def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(chances / chances.sum(axis=1, keepdims=True))
 
 
-def _draw(chances: NDArray[Any], rng: np.random.Generator, *, balanced: bool) -> NDArray[np.int32]:
-    """One value per row; balanced, the counts of a block stay near the sum of the chances.
+def _draw(chances: NDArray[Any], rng: np.random.Generator, share: NDArray[Any] | None) -> NDArray[np.int32]:
+    """One value per row; with a share, the counts of a block stay near it.
 
     Independent draws would scatter the counts of n rows by √n. Here the chances of each batch are tilted by what the
     batches before it are owed, which keeps every row's distribution right on average and the column's nearly exact.
     """
     uniform = rng.random(len(chances), dtype=np.float32)
-    if not balanced or chances.shape[1] == 1:
+    if share is None or chances.shape[1] == 1:
         return _invert(chances, uniform)
     drawn = np.empty(len(chances), dtype=np.int32)
     owed = np.zeros(chances.shape[1])
     for start in range(0, len(chances), _BATCH_ROWS):
         batch = chances[start : start + _BATCH_ROWS]
-        expected = batch.sum(axis=0)
-        tilt = (expected + owed) / np.maximum(expected, 1e-9)
-        tilt = np.clip(tilt, 1 / _MAX_CORRECTION, _MAX_CORRECTION).astype(np.float32)
-        chosen = _invert(batch * tilt, uniform[start : start + _BATCH_ROWS])
+        owed += share * len(batch)
+        tilt = np.clip(owed / np.maximum(batch.sum(axis=0), 1e-9), 1 / _MAX_CORRECTION, _MAX_CORRECTION)
+        chosen = _invert(batch * tilt.astype(np.float32), uniform[start : start + _BATCH_ROWS])
         drawn[start : start + _BATCH_ROWS] = chosen
-        owed += expected - np.bincount(chosen, minlength=len(owed))
+        owed -= np.bincount(chosen, minlength=len(owed))
     return drawn
 
 

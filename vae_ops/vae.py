@@ -133,13 +133,13 @@ class TabularVAE:
         plan = plan_training(layout, size, len(training), settings)
         limit = settings.time_budget_seconds if settings.steps is None else float("inf")
         result = train(network, data, held, plan, seed=settings.seed, limit_seconds=limit, progress=self._progress)
-        self._keep(network, size)
+        self._keep(network, size, shares)
         self._calibrate(layout, shares)
         return _record_of(result, rows, size)
 
-    def _keep(self, network: "TabularNetwork", size: "NetworkSize") -> None:
+    def _keep(self, network: "TabularNetwork", size: "NetworkSize", shares: Sequence[NDArray[np.float64]]) -> None:
         self._network, self._sampler = None, None
-        self._arrays = network.arrays()
+        self._arrays = {**network.arrays(), "shares": np.concatenate(shares).astype(np.float32)}
         self._facts = {
             "size": {name: getattr(size, name) for name in size.__dataclass_fields__},
             "token_order": [int(token) for token in network.token_order],

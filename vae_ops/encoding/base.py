@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["NOT_APPLICABLE", "Encoding", "Token", "Tokens", "array_from_text", "array_to_text"]
+__all__ = ["NOT_APPLICABLE", "Encoding", "Token", "Tokens", "array_from_text", "array_to_text", "without_view"]
 
 Tokens = NDArray[np.int32]
 
@@ -91,3 +91,8 @@ def array_from_text(text: str) -> pa.Array:
     """The inverse of `array_to_text`."""
     with pa.ipc.open_stream(base64.b64decode(text)) as reader:
         return reader.read_next_batch().column(0)
+
+
+def without_view(kind: pa.DataType) -> pa.DataType:
+    """The plain type beside a string or binary view: Arrow computes little on views."""
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)

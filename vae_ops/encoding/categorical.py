@@ -5,13 +5,14 @@ where they are much of it, pseudonyms stand for them, made to look alike by `pat
 token becomes two, in lexicographic order, so that codes with a common beginning share their first token.
 """
 
+import itertools
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens, array_from_text, array_to_text
+from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens, array_from_text, array_to_text, without_view
 from vae_ops.encoding.pattern import StringPattern
 
 __all__ = ["CategoricalEncoding"]
@@ -136,7 +137,9 @@ class CategoricalEncoding(Encoding):
 
 
 def _plain(array: pa.Array) -> pa.Array:
-    return array.cast(array.type.value_type) if pa.types.is_dictionary(array.type) else array
+    """The values without dictionary or view, for which Arrow has no compute kernels."""
+    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
+    return array.cast(without_view(kind))
 
 
 def _sortable(categories: pa.Array) -> pa.Array:
@@ -149,7 +152,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _of_type(indices: pa.Array, dictionary: pa.Array, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_dictionary(kind):
-        return dictionary.take(indices)
+        return dictionary.take(indices).cast(kind)
     return pa.DictionaryArray.from_arrays(indices.cast(kind.index_type), dictionary, ordered=kind.ordered)
 
 
@@ -168,9 +171,9 @@ def _pseudonyms(kind: pa.DataType, hidden: pa.Array, kept: pa.Array, rare_rows: 
         return hidden.slice(0, 0)
     real = set(hidden.to_pylist()) | set(kept.to_pylist())
     pattern = StringPattern.fit(hidden.to_pylist(), shared_by=rare_rows)
-    wanted = min(most, len(hidden), pattern.capacity)
-    strings = dict.fromkeys(pattern.string(number) for number in range(2 * wanted))
-    return pa.array([string for string in strings if string not in real][:wanted], type=hidden.type)
+    wanted = min(most, len(hidden))
+    invented = (pattern.string(number) for number in itertools.count())
+    return pa.array(itertools.islice((string for string in invented if string not in real), wanted), type=hidden.type)
 
 
 def _invented_bytes(hidden: pa.Array, wanted: int) -> pa.Array:

@@ -84,7 +84,8 @@ def _strings(strings: list[str], kind: pa.DataType) -> pa.Array:
     plain = kind.value_type if pa.types.is_dictionary(kind) else kind
     if pa.types.is_string(plain) or pa.types.is_large_string(plain) or pa.types.is_string_view(plain):
         return pa.array(strings, type=plain).cast(kind)
-    return pa.array([string.encode("latin-1", "replace") for string in strings], type=plain).cast(kind)
+    width = plain.byte_width if pa.types.is_fixed_size_binary(plain) else None
+    return pa.array([string.encode("latin-1", "replace")[:width] for string in strings], type=plain).cast(kind)
 
 
 def _bounds(kind: pa.DataType) -> tuple[int, int]:

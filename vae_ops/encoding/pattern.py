@@ -2,7 +2,8 @@
 
 A pattern is a sequence of character sets learned from strings of one shape (same classes of characters in the same
 places). A place shows a literal character only when enough different strings share it, so that no single string can be
-read off the model. Strings are numbered: different numbers below `capacity` give different strings.
+read off the model; digits are always free, as they are what counts on. Strings are numbered: different numbers below `capacity`
+give different strings of the same lengths, larger ones longer strings.
 """
 
 import math
@@ -53,8 +54,10 @@ class StringPattern:
         return sum(_capacity(shape) for shape in self.shapes)
 
     def string(self, number: int) -> str:
-        """The string of a number; numbers below `capacity` give different strings, larger ones repeat."""
-        number %= self.capacity
+        """The string of a number: different for every number, longer from `capacity` on."""
+        round_, number = divmod(number, self.capacity)
+        if round_:
+            return f"{self.string(number)}-{round_}"
         for shape in self.shapes:
             capacity = _capacity(shape)
             if number < capacity:
@@ -91,7 +94,7 @@ def _places(shape: str, members: Sequence[str], shared_by: int) -> tuple[str, ..
         seen = Counter(member[place] for member in members)
         if kind not in _CLASSES:
             places.append(kind)
-        elif len(members) >= shared_by and all(count >= shared_by for count in seen.values()):
+        elif kind != "9" and all(count >= shared_by for count in seen.values()):
             places.append("".join(sorted(seen)))
         else:
             places.append(_CLASSES[kind])

@@ -28,6 +28,8 @@ _MAX_COARSE = 64
 _ROWS_PER_COARSE = 64
 _FINE = 32
 _MAX_DECIMALS = 12
+# From here on the spacing of float64 is coarser than any decimal, and rounding would only overflow.
+_NO_DECIMALS = 1e15
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,10 @@ class DecimalGrid:
         """
         decade = _decade(values)
         needed = np.full(len(values), _MAX_DECIMALS + 1)
+        small = np.abs(values) < _NO_DECIMALS
+        needed[~small] = 0
         for digits in range(_MAX_DECIMALS, -1, -1):
-            needed[np.abs(np.round(values, digits) - values) <= np.abs(values) * relative_error * 2] = digits
+            needed[small & (np.abs(np.round(np.where(small, values, 0.0), digits) - values) <= np.abs(values) * relative_error * 2)] = digits
         found = np.unique(decade)
         kept = []
         for one in found:
@@ -69,7 +73,7 @@ class DecimalGrid:
             return values
         seen = np.asarray(self.decades)
         right = np.clip(np.searchsorted(seen, _decade(values)), 0, len(seen) - 1)
-        decimals = np.asarray(self.decimals)[right]
+        decimals = np.where(np.abs(values) < _NO_DECIMALS, np.asarray(self.decimals)[right], -1)
         snapped = values.copy()
         for digits in np.unique(decimals[decimals >= 0]):
             chosen = decimals == digits
@@ -170,8 +174,10 @@ class QuantileCoder:
         near = np.clip(place, 0, max(len(self.exact) - 1, 0))
         if not self.bins:
             left = np.clip(near - 1, 0, None)
-            closer = np.abs(values - self.exact[left].astype(np.float64)) < np.abs(values - self.exact[near].astype(np.float64))
-            tokens[:, 0] = np.where(closer, left, near)
+            # Halved, so that the ends of the float range can be told apart without overflow.
+            half, below, above = values / 2.0, self.exact[left] / 2.0, self.exact[near] / 2.0
+            is_exact = self.exact[near] == values
+            tokens[:, 0] = np.where(~is_exact & (np.abs(half - below) < np.abs(half - above)), left, near)
             return tokens
         bins = np.searchsorted(self.knots[self.cuts[1:-1]], values, side="right")
         tokens[:, 0] = len(self.exact) + bins // self.fine
@@ -201,7 +207,7 @@ class QuantileCoder:
         share = _stretch_ends(place - left, left, len(self.knots) - 2)
         if self.grid is not None:
             low, high = self.knots[left], self.knots[left + 1]
-            values = self.grid.snap(np.asarray(low + share * (high - low), dtype=np.float64))
+            values = self.grid.snap(np.asarray(low * (1.0 - share) + high * share, dtype=np.float64))
             return np.clip(values, self.knots[0], self.knots[-1])
         # Gaps as unsigned numbers: near ±2⁶³ a signed difference overflows.
         gap = self.knots[left + 1].astype(np.uint64) - self.knots[left].astype(np.uint64)

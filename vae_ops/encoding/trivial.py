@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Encoding, Tokens, array_from_text, array_to_text
+from vae_ops.encoding.base import Encoding, Tokens, array_from_text, array_to_text, without_view
 
 __all__ = ["ConstantEncoding", "NullEncoding"]
 
@@ -60,7 +60,8 @@ class ConstantEncoding(Encoding):
 
     def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
         """The value, n times."""
-        return self._value.take(pa.array(np.zeros(len(tokens), dtype=np.int64)))
+        plain = self._value.cast(without_view(self.field.type))
+        return plain.take(pa.array(np.zeros(len(tokens), dtype=np.int64))).cast(self.field.type)
 
     def state(self) -> dict[str, Any]:
         """The value, as an Arrow record batch in base64: the one form that keeps every type exactly."""
