@@ -7,6 +7,7 @@ a path; what the columns mean is decided by `schema.py`, what their values look 
 import difflib
 import hashlib
 import io
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
@@ -16,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from vae_ops.errors import ContentError, SchemaError, SourceError
 from vae_ops.parquet_files import open_files, reading, simple_array, simple_schema
@@ -24,6 +24,7 @@ from vae_ops.storage import locate
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow.dataset as ds
 
 __all__ = [
     "SYNTHETIC_COLUMN",
@@ -99,10 +100,15 @@ class SourceTable:
             schema = pa.schema([self.schema.field(name) for name in columns], metadata=self.schema.metadata)
         return self._rows.batches(schema)
 
-    def sample(self, max_rows: int, seed: int) -> pa.Table:
+    def sample(self, max_rows: int, seed: int, *, to_learn: bool = True) -> pa.Table:
         """Reads all rows, or a uniform sample without replacement when there are more than `max_rows`.
 
         The sample keeps source order and depends on the row count and the seed only, not on the layout of the files.
+
+        Args:
+            max_rows: Most rows to read.
+            seed: Decides which.
+            to_learn: Whether rows that cannot be learned from are refused.
 
         Raises:
             ContentError: Every value is null, or a column holds an infinity or text that is not UTF-8.
@@ -114,7 +120,8 @@ class SourceTable:
         # Each row group may bring its own dictionary; those who encode want one per column.
         table = pa.Table.from_batches(batches, schema=self.schema).unify_dictionaries()
         check_values(table)
-        check_not_all_null([column.null_count for column in table.columns], table.num_rows)
+        if to_learn:
+            check_not_all_null([column.null_count for column in table.columns], table.num_rows)
         return table
 
 
@@ -290,9 +297,15 @@ def _pick(batches: Iterable[pa.RecordBatch], chosen: npt.NDArray[np.int64]) -> I
 def _open_rows(source: Any, exclude: frozenset[str]) -> _Rows:
     if isinstance(source, str | PathLike):
         return open_files(locate(source), exclude)
-    if isinstance(source, ds.Dataset):
+    if _is_dataset(source):
         return _DatasetRows(source)
     return _MemoryRows(_as_table(source))
+
+
+def _is_dataset(source: Any) -> bool:
+    # pyarrow.dataset drags in pandas; whoever holds a Dataset has paid for that already.
+    module = sys.modules.get("pyarrow.dataset")
+    return module is not None and isinstance(source, module.Dataset)
 
 
 def _as_table(source: Any) -> pa.Table:
@@ -380,7 +393,7 @@ class _DatasetRows:
 
     uri: str | None = None
 
-    def __init__(self, dataset: ds.Dataset) -> None:
+    def __init__(self, dataset: "ds.Dataset") -> None:
         self.schema = simple_schema(dataset.schema)
         self.files = tuple(getattr(dataset, "files", ()))
         self._dataset = dataset

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -392,6 +394,15 @@ def test_object_store(tmp_path: Path) -> None:
     assert open_source(f"{bucket}/*/*.parquet").num_rows == 6
     assert open_source(f"{bucket}/p=1/x.parquet").fingerprint() == open_source(tmp_path / "x.parquet").fingerprint()
     refused(SourceError, lambda: open_source(f"{bucket}/no"), "does not exist")
+
+
+def test_importing_leaves_heavy_packages_out() -> None:
+    script = (
+        "import sys, vae_ops.profiling, vae_ops.schema\n"
+        "print([name for name in ('pandas', 'tensorflow', 'keras', 'airflow') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 # --- fingerprints, samples, memory ---------------------------------------------------------------------------------
