@@ -70,6 +70,6 @@ class StandInModel:
             raise BundleError(f"Expected a model in {directory!r}: {error.strerror}.") from error
         if hashlib.sha256(rows).hexdigest()[:16] != version:
             raise BundleError(f"The model in {directory!r} is not what was saved.")
-        model = cls().fit_tables(pa.ipc.open_file(rows).read_all(), pa.table({}))
-        model.version = version
+        model = cls()
+        model._rows, model.version = pa.ipc.open_file(rows).read_all(), version
         return model

@@ -234,11 +234,11 @@ def _one_group(pieces: list[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
 
 
 def part_provenance(location: Location) -> Provenance:
-    """What a written file says about where its rows come from."""
+    """What a written file says about where its rows come from; nothing that holds, if vae-ops did not write it."""
     with location.open_input() as stream, pq.ParquetFile(stream) as file:
         found = file.metadata.metadata or {}
-    values = {field.name: found[f"vae_ops.{field.name}".encode()].decode() for field in fields(Provenance)}
-    return Provenance(**{**values, "seed": int(values["seed"])})
+    values = {field.name: found.get(f"vae_ops.{field.name}".encode(), b"").decode() for field in fields(Provenance)}
+    return Provenance(**{**values, "seed": int(values["seed"] or -1)})
 
 
 def write_rows(directory: Location, name: str, rows: pa.Table) -> None:

@@ -151,8 +151,8 @@ def judge_tables(
 
 
 def _synthetic_rows(synthetic: "SourceLike", read: ReadSettings) -> pa.Table:
-    opened = open_source(synthetic, allow_synthetic=True, min_rows=1)
-    rows = opened.sample(read.max_training_rows, read.seed)
+    opened = open_source(synthetic, allow_synthetic=True, min_rows=0)
+    rows = opened.sample(read.max_training_rows, read.seed, to_learn=False)
     if SYNTHETIC_COLUMN in rows.schema.names:
         rows = rows.filter(rows[SYNTHETIC_COLUMN]).drop_columns([SYNTHETIC_COLUMN])
     return rows

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from vae_ops.errors import BundleError, GateRefusedError, InputError, SettingsError, UsageError, VaeOpsError
 from vae_ops.profiling import Profile, profile_source
@@ -216,7 +215,8 @@ def _validate(walk: Walk) -> ValidateRecord:
     parts = _whole_set_of_parts(walk)
     walk.tell("validate", 0.0, "comparing with the source")
     training, holdout = read_rows(run.training), read_rows(run.holdout)
-    synthetic = _rows_of(parts, training.schema).sample(walk.settings.read.max_training_rows, walk.settings.read.seed)
+    read = walk.settings.read
+    synthetic = _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False)
     result = judge(training, holdout, synthetic, walk.settings.gate, seed=walk.settings.generate.seed)
     facts = {**result.to_dict(), "model_version": walk.trained.model_version, "run_id": walk.spec.run_id}
     run.report.write_json({**facts, "training": walk.trained.to_dict()})
@@ -244,6 +244,8 @@ def _same_draw(found: Provenance, wanted: Provenance) -> bool:
 
 
 def _rows_of(parts: list[Location], schema: pa.Schema) -> SourceTable:
+    import pyarrow.dataset as ds  # takes a second, as it imports pandas
+
     paths, filesystem = [part.path for part in parts], parts[0].arrow_filesystem()
     dataset = ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
     return open_source(dataset, min_rows=0)
