@@ -161,9 +161,13 @@ def _align_column(table: pa.Table, field: pa.Field, role: str) -> pa.ChunkedArra
 
 
 def _plain_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type with the same values that Arrow's hash and arithmetic kernels take."""
+    """The type with the same values that Arrow's take, hash and arithmetic kernels accept."""
     if pa.types.is_dictionary(arrow_type):
         return _plain_type(arrow_type.value_type)
+    if pa.types.is_string_view(arrow_type):
+        return pa.large_string()
+    if pa.types.is_binary_view(arrow_type):
+        return pa.large_binary()
     if pa.types.is_float16(arrow_type):
         return pa.float32()
     if pa.types.is_decimal(arrow_type) and arrow_type.bit_width < 128:

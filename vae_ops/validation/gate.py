@@ -226,7 +226,7 @@ def _noise(
         order = np.random.default_rng([seed, repeat, rows]).permutation(rows)
         left, right = take_rows(pool, order[:first]), take_rows(pool, order[first:both])
         errors[repeat] = _mean(_shapes(left, right)), _mean(trend_errors(left, right, pairs))
-    shape, trend = errors.mean(axis=0) + NOISE_SIGMAS * errors.std(axis=0, ddof=1)
+    shape, trend = np.minimum(errors.mean(axis=0) + NOISE_SIGMAS * errors.std(axis=0, ddof=1), 1.0)
     return float(shape), float(trend)
 
 
@@ -315,7 +315,7 @@ def _listed(items: Sequence[str]) -> str:
 
 def _c2st_finding(evidence: _Evidence, settings: GateSettings) -> _Finding:
     outcome = evidence.c2st
-    noise = 0.5 + NOISE_SIGMAS * outcome.standard_error
+    noise = min(1.0, 0.5 + NOISE_SIGMAS * outcome.standard_error)
     limit = min(settings.max_c2st_auc + noise - 0.5, 1.0)
     sentence = (
         f"Boosted trees tell synthetic rows from held-out ones with an AUC of {outcome.auc:.2f} where 0.5 is chance, "
