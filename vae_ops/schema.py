@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from vae_ops.errors import SchemaError, SettingsError
 
-__all__ = ["SemanticType", "infer_semantic_types", "natural_type"]
+__all__ = ["SemanticType", "check_overrides", "infer_semantic_types", "natural_type"]
 
 # With fewer rows, all-different values say little: twenty prices may well differ.
 _IDENTIFIER_ROWS = 50
@@ -85,8 +85,18 @@ def infer_semantic_types(
         SchemaError: An override names an unknown column, or a type that the column's Arrow type cannot have.
         SettingsError: An override names an unknown semantic type.
     """
-    chosen = {name: _checked_override(table.schema, name, wanted) for name, wanted in overrides.items()}
+    chosen = check_overrides(table.schema, overrides)
     return {name: _infer(table.column(name), chosen.get(name)) for name in table.schema.names}
+
+
+def check_overrides(schema: pa.Schema, overrides: Mapping[str, str]) -> dict[str, SemanticType]:
+    """Checks overrides of semantic types against a schema, before any row is read.
+
+    Raises:
+        SchemaError: An override names an unknown column, or a type that the column's Arrow type cannot have.
+        SettingsError: An override names an unknown semantic type.
+    """
+    return {name: _checked_override(schema, name, wanted) for name, wanted in overrides.items()}
 
 
 def _infer(column: pa.ChunkedArray, override: SemanticType | None) -> SemanticType:

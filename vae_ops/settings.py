@@ -80,7 +80,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
             return value
         if not isinstance(value, Mapping):
             raise SettingsError(f"{where} expects an object of settings, got {value!r}.")
-        return hint.from_dict(value)  # type: ignore[attr-defined]
+        return typing.cast(type[_Settings], hint).from_dict(value)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, list | tuple):
             raise SettingsError(f"{where} expects a list, got {value!r}.")
@@ -106,7 +106,7 @@ def _check_range(record: object, name: str, low: float, high: float = math.inf, 
         return
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise SettingsError(f"{type(record).__name__}.{name} expects a number, got {value!r}.")
-    if math.isnan(value) or value > high or (value <= low if above else value < low):
+    if not math.isfinite(value) or value > high or (value <= low if above else value < low):
         bound = f"above {low:g}" if above else f"at least {low:g}"
         bound += f" and at most {high:g}" if math.isfinite(high) else ""
         raise SettingsError(f"{type(record).__name__}.{name} must be {bound}, got {value!r}.")
@@ -217,7 +217,7 @@ class GateSettings(_Settings):
         max_c2st_auc: AUC of boosted trees telling synthetic from held-out rows; 0.5 cannot tell.
         max_copy_excess_percent: Exact copies of training rows, above the share found among held-out rows.
         borderline: Factor on a limit up to which the verdict is borderline instead of fail.
-        sample_rows: Fixed-seed sample per side on which pairs and trees are judged.
+        sample_rows: Fixed-seed sample per side on which all but the search for copies is judged.
     """
 
     max_shape_error_percent: float = 4.0

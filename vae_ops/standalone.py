@@ -16,6 +16,7 @@ from vae_ops.profiling import profile_source
 from vae_ops.progress import Progress, Report, silent
 from vae_ops.publishing import Provenance, verify_part, write_parts
 from vae_ops.records import DrawRecord, TrainRecord, ValidateRecord
+from vae_ops.schema import check_overrides
 from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import replacing
@@ -52,6 +53,7 @@ def train_model(
     check_writable(target)
     engine = engine or default_engine()
     _check_replaceable(target, engine)
+    check_overrides(opened.schema, settings.read.semantic_types)
     profile_source(opened)
     learned = learn(opened, settings, engine, training_listener(report))
     target.remove()

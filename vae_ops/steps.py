@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from vae_ops.errors import BundleError, GateRefusedError, InputError, SettingsError, UsageError, VaeOpsError
+from vae_ops.errors import BundleError, GateRefusedError, InputError, UsageError, VaeOpsError
 from vae_ops.profiling import Profile, profile_source
 from vae_ops.progress import JsonLines, Report, only_results_on_stdout
 from vae_ops.publishing import (
@@ -42,7 +42,8 @@ from vae_ops.records import (
     TrainRecord,
     ValidateRecord,
 )
-from vae_ops.settings import ReadSettings, RunSettings
+from vae_ops.schema import check_overrides
+from vae_ops.settings import RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
@@ -85,14 +86,8 @@ def _examine(walk: Walk) -> Profile:
         if walk.source.uri is not None:
             check_apart(locate(walk.source.uri), place)
         check_writable(place)
-    _check_named_columns(walk.source, walk.settings.read)
+    check_overrides(walk.source.schema, walk.settings.read.semantic_types)
     return profile_source(walk.source)
-
-
-def _check_named_columns(source: SourceTable, read: ReadSettings) -> None:
-    for name in read.semantic_types:
-        if name not in source.schema.names:
-            raise SettingsError(f"read.semantic_types names a column {name!r}, which the source does not have.")
 
 
 def _save_profile(walk: Walk, found: Profile) -> ProfileRecord:

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from tests.stand_in_model import StandInModel
+from tests.stand_in_model import LENIENT, StandInModel, some_rows
 from vae_ops import RunSettings, augment, load_latest, steps, validate
 from vae_ops.errors import BundleError, BusyError, GateRefusedError, SettingsError, SourceError, UsageError
 from vae_ops.progress import Progress
@@ -21,20 +21,6 @@ from vae_ops.records import AugmentResult, StepSpec
 from vae_ops.standalone import generate_rows, train_model
 from vae_ops.storage import locate
 from vae_ops.store import Store
-
-# A model that repeats its training rows copies all of them, which the gate must not mind here.
-LENIENT = {"gate": {"max_copy_excess_percent": 100.0}}
-
-
-def some_rows(rows: int = 400, seed: int = 0) -> pa.Table:
-    rng = np.random.default_rng(seed)
-    return pa.table(
-        {
-            "amount": pa.array(rng.normal(size=rows).round(2)),
-            "count": pa.array(rng.integers(0, 9, rows), pa.int16()),
-            "kind": pa.array(rng.choice(["a", "b", "🦊"], rows)).dictionary_encode(),
-        }
-    )
 
 
 @pytest.fixture
