@@ -1,9 +1,9 @@
 """Encoder, decoder, autoencoder and VAE as Keras models of any layer sizes.
 
-Two families share the latent arithmetic below: plain dense networks over vectors (`build_autoencoder`, `build_vae`), and
-`TabularNetwork` over the tokens of a row, whose decoder is autoregressive: p(x|z) = Π p(xᵢ | z, x₁ … xᵢ₋₁). All of it
-is written in `keras.ops`, so any Keras backend can run it. Training lives in `training.py`; `sampling.py` repeats the
-decoder's arithmetic in NumPy, one token at a time.
+Two families share the latent arithmetic below: plain dense networks over vectors (`build_autoencoder`, `build_vae`),
+and `TabularNetwork` over the tokens of a row, whose decoder is autoregressive: p(x|z) = Π p(xᵢ | z, x₁ … xᵢ₋₁). All of
+it is written in `keras.ops`, so any Keras backend can run it. Training lives in `training.py`; `sampling.py` repeats
+the decoder's arithmetic in NumPy, one token at a time.
 """
 
 import contextlib
@@ -158,7 +158,9 @@ def build_vae(
     """Dense VAE; the decoder mirrors the encoder unless `decoder_units` says otherwise."""
     units = tuple(reversed(hidden_units)) if decoder_units is None else decoder_units
     encoder = build_encoder(input_dim, hidden_units, latent_dim, activation=activation)
-    model = VariationalAutoencoder(encoder, build_decoder(latent_dim, units, input_dim, activation=activation), seed=seed)
+    model = VariationalAutoencoder(
+        encoder, build_decoder(latent_dim, units, input_dim, activation=activation), seed=seed
+    )
     model.build((None, input_dim))
     return model
 
@@ -219,7 +221,9 @@ class TabularNetwork(keras.Model):
     Output shape: see `call`.
     """
 
-    def __init__(self, layout: TokenLayout, size: NetworkSize, *, shares: Sequence[NDArray[np.float64]], seed: int) -> None:
+    def __init__(
+        self, layout: TokenLayout, size: NetworkSize, *, shares: Sequence[NDArray[np.float64]], seed: int
+    ) -> None:
         """Builds all weights.
 
         Args:
@@ -271,7 +275,7 @@ class TabularNetwork(keras.Model):
             kernel = self._weight("earlier_kernel", mask.shape, (2.0 / self._input_dim) ** 0.5)
             kernel.assign(kernel * self.mask)
             self.earlier_kernel = kernel
-        elif size.autoregressive:
+        elif size.autoregressive and size.context_rank is not None:
             rank, width = size.context_rank, size.embedding_dim + 1
             self.memory_kernel = self._weight("memory_kernel", (count, width, rank), self._input_dim**-0.5)
             self.recall_kernel = self._weight("recall_kernel", (count, rank, size.head_units), rank**-0.5)
@@ -289,7 +293,7 @@ class TabularNetwork(keras.Model):
             setattr(self, f"logits_{group.size}_bias", bias)
 
     def embed(self, tokens: Any, positions: Any) -> Any:
-        """Embeddings and positions side by side, shape (rows, tokens × (embedding_dim + 1)); zeros where none applies."""
+        """Embeddings beside positions, shape (rows, tokens × (embedding_dim + 1)); zeros where none applies."""
         applies = ops.cast(tokens >= 0, "float32")[:, :, None]
         values = ops.take(self.embedding, ops.maximum(tokens, 0) + self.layout.offsets, axis=0) * applies
         return ops.reshape(ops.concatenate([values, positions[:, :, None]], axis=2), (-1, self._input_dim))

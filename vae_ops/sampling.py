@@ -85,7 +85,7 @@ class TokenSampler:
 
     def _head(self, token: int, groups: Sequence[tuple[int, int, int]]) -> _Head:
         place, arrays = self._places[token], self._arrays
-        layers = []
+        layers: list[tuple[NDArray[Any], NDArray[Any]]] = []
         while f"head_{len(layers)}_kernel" in arrays:
             name = f"head_{len(layers)}"
             layers.append((arrays[f"{name}_kernel"][place], arrays[f"{name}_bias"][place]))
@@ -154,7 +154,7 @@ class TokenSampler:
         hidden = _silu(own)
         for kernel, bias in self._heads[index].layers:
             hidden = hidden + _silu(hidden @ kernel + bias)
-        return hidden
+        return np.asarray(hidden)
 
     def _chances(self, index: int, hidden: NDArray[Any]) -> NDArray[Any]:
         head = self._heads[index]
@@ -186,7 +186,7 @@ class TokenSampler:
             context[:, later:] += said @ self._earlier[index * self._width : (index + 1) * self._width, later:]
         if "memory_kernel" in self._arrays:
             told = said @ self._arrays["memory_kernel"][index]
-            return memory + told if memory.shape[1] else told
+            return np.asarray(memory + told if memory.shape[1] else told)
         return memory
 
     def _stack(self, name: str, inputs: NDArray[Any]) -> NDArray[Any]:
@@ -199,7 +199,7 @@ class TokenSampler:
         return hidden
 
     def log_likelihood(self, tokens: Tokens, latent: NDArray[np.float32]) -> NDArray[Any]:
-        """log p(token | latent, earlier tokens), shape (rows, tokens); 0 where none applies."""
+        """Log p(token | latent, earlier tokens), shape (rows, tokens); 0 where none applies."""
         context = self._stack("decoder", latent) @ self._context_kernel + self._context_bias
         memory = np.zeros((len(tokens), 0), dtype=np.float32)
         result = np.zeros(tokens.shape)
@@ -251,4 +251,4 @@ def _draw(chances: NDArray[Any], rng: np.random.Generator, share: NDArray[Any] |
 def _invert(chances: NDArray[Any], uniform: NDArray[np.float32]) -> NDArray[np.int32]:
     cumulative = np.cumsum(chances, axis=1)
     places = (uniform[:, None] * cumulative[:, -1:] >= cumulative).sum(axis=1)
-    return np.minimum(places, chances.shape[1] - 1).astype(np.int32)
+    return np.asarray(np.minimum(places, chances.shape[1] - 1), dtype=np.int32)

@@ -5,7 +5,6 @@ same settings give the same weights. The clock is only a safety stop, and hittin
 TensorFlow's; the network (`networks.py`) is not tied to it.
 """
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,13 +26,16 @@ _EVALUATIONS = 16
 _STEPS_PER_CALL = 25
 _AVERAGING = 0.998
 _KL_WARM_UP = 0.25
-_PATIENCE = 5
+# Evaluations without gain after which training is wound up.
+_PATIENCE = 4
 _ACTIVE_VARIANCE = 0.01
 _LEARNING_RATE = 2e-3
 _CLIP_NORM = 10.0
 _HOLDOUT_ROWS = 4096
-# When the clock runs out, the learning rate falls to zero over this share of the plan: cut weights would be noisy.
-_COOL_DOWN = 0.03
+# Weights cut off at a high learning rate are noisy, so whatever ends training early lets the rate fall to zero first,
+# over this share of the plan: quickly when the clock has run out, at leisure when the holdout gains no more.
+_CLOCK_COOL_DOWN = 0.03
+_HOLDOUT_COOL_DOWN = 0.15
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,6 @@ class TrainingResult:
         steps: Optimiser steps done.
         planned_steps: Optimiser steps planned.
         stopped_by: `plan` (all steps done), `holdout` (no more gain) or `clock` (the safety stop).
-        best_step: Step whose averaged weights were kept.
         history: One record per evaluation.
         diagnosis: Of the kept weights.
     """
@@ -123,7 +124,6 @@ class TrainingResult:
     steps: int
     planned_steps: int
     stopped_by: str
-    best_step: int
     history: tuple[dict[str, float], ...]
     diagnosis: Diagnosis
 
@@ -178,19 +178,19 @@ def train(
     limit_seconds: float,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingResult:
-    """Trains in place; the network ends with the best averaged weights.
+    """Trains in place; the network ends with its averaged weights.
 
     Args:
         network: Fresh or to be continued.
         data: Training rows.
-        holdout: Rows that decide when to stop and which weights to keep.
+        holdout: Rows that decide when to stop.
         plan: Steps and batch.
         seed: Decides the batches.
         limit_seconds: The safety stop.
         progress: Called after each evaluation and between.
     """
     loop = _Loop(network, data, holdout, plan, seed)
-    watch = _Watch(plan.steps)
+    watch = _Watch()
     begin = time.monotonic()
     stop_at, stopped_by, done = plan.steps, "plan", 0
     evaluate_every = max(plan.steps // _EVALUATIONS, 1)
@@ -201,20 +201,20 @@ def train(
         done = upto
         if done % evaluate_every == 0 or done == stop_at:
             watch.note(done, loss, loop)
-            if watch.exhausted and stopped_by == "plan":
-                stopped_by, stop_at = "holdout", done
         elapsed = time.monotonic() - begin
         if progress is not None:
             progress(TrainingProgress(done, plan.steps, loss, watch.holdout_loss, watch.kl, elapsed))
-        if elapsed > limit_seconds and stopped_by == "plan" and done < plan.steps:
-            stopped_by, stop_at = "clock", min(done + max(int(_COOL_DOWN * plan.steps), 1), plan.steps)
+        reason = "clock" if elapsed > limit_seconds else "holdout" if watch.exhausted else "plan"
+        if stopped_by == "plan" and reason != "plan" and done < stop_at:
+            stopped_by = reason
+            share = _CLOCK_COOL_DOWN if reason == "clock" else _HOLDOUT_COOL_DOWN
+            stop_at = min(done + max(int(share * plan.steps), 1), plan.steps)
             loop.cool_down(done, stop_at)
-    network.assign(watch.best)
+    loop.wear_averages()
     return TrainingResult(
         steps=done,
         planned_steps=plan.steps,
         stopped_by=stopped_by,
-        best_step=watch.best_step,
         history=tuple(watch.history),
         diagnosis=loop.diagnose(),
     )
@@ -222,33 +222,26 @@ def train(
 
 @dataclass
 class _Watch:
-    """Keeps the best averaged weights and decides when the holdout gains no more."""
+    """Follows the averaged weights on the holdout and notices when they gain no more."""
 
-    planned: int
     history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)
-    best_step: int = 0
     holdout_loss: float | None = None
     kl: float = 0.0
     _lowest: float = np.inf
-    _since_best: int = 0
+    _since_lowest: int = 0
 
     def note(self, step: int, loss: float, loop: "_Loop") -> None:
-        """Measures the averaged weights on the holdout."""
-        with loop.averaged() as arrays:
-            reconstruction, kl = loop.holdout_loss()
-            self.holdout_loss, self.kl = reconstruction + kl, kl
-            self.history.append({"step": step, "loss": loss, "holdout_loss": self.holdout_loss, "kl": kl})
-            if self.holdout_loss < self._lowest or not self.best:
-                self._lowest, self._since_best = self.holdout_loss, 0
-                self.best, self.best_step = arrays, step
-            else:
-                self._since_best += 1
+        """Measures the averaged weights."""
+        reconstruction, self.kl = loop.holdout_loss()
+        self.holdout_loss = reconstruction + self.kl
+        self.history.append({"step": step, "loss": loss, "holdout_loss": self.holdout_loss, "kl": self.kl})
+        self._since_lowest = 0 if self.holdout_loss < self._lowest else self._since_lowest + 1
+        self._lowest = min(self._lowest, self.holdout_loss)
 
     @property
     def exhausted(self) -> bool:
         """Whether the last evaluations brought nothing."""
-        return self._since_best >= _PATIENCE
+        return self._since_lowest >= _PATIENCE
 
 
 class _Loop:
@@ -321,30 +314,29 @@ class _Loop:
         import tensorflow as tf
 
         losses, kl = self._network(self._holdout)
-        return tf.reduce_mean(losses, axis=1), tf.reduce_mean(kl, axis=0), tf.math.reduce_variance(
-            self._network.posterior(self._network.embed(*self._holdout))[0], axis=0
+        return (
+            tf.reduce_mean(losses, axis=1),
+            tf.reduce_mean(kl, axis=0),
+            tf.math.reduce_variance(self._network.posterior(self._network.embed(*self._holdout))[0], axis=0),
         )
 
     def holdout_loss(self) -> tuple[float, float]:
-        """Reconstruction loss and KL per held-out row, nats."""
-        losses, kl, _ = self._evaluate()
-        return float(np.sum(losses)), float(np.sum(kl))
-
-    @contextlib.contextmanager
-    def averaged(self) -> Iterator[dict[str, NDArray[np.float32]]]:
-        """The network wears its averaged weights inside the block; yields them by name."""
+        """Reconstruction loss and KL per held-out row under the averaged weights, nats."""
         current = [weight.value.numpy() for weight in self._weights]
-        for weight, average in zip(self._weights, self._averages, strict=True):
-            weight.assign(average)
-        # Each measurement draws the same noise, or the best weights would be the luckiest.
+        self.wear_averages()
+        # Each measurement draws the same noise, so that only the weights make a difference.
         noise = self._network.noise.state.value.numpy()
         self._network.noise.state.assign(np.zeros_like(noise))
-        try:
-            yield self._network.arrays()
-        finally:
-            self._network.noise.state.assign(noise)
-            for weight, value in zip(self._weights, current, strict=True):
-                weight.assign(value)
+        losses, kl, _ = self._evaluate()
+        self._network.noise.state.assign(noise)
+        for weight, value in zip(self._weights, current, strict=True):
+            weight.assign(value)
+        return float(np.sum(losses)), float(np.sum(kl))
+
+    def wear_averages(self) -> None:
+        """Gives the network its averaged weights."""
+        for weight, average in zip(self._weights, self._averages, strict=True):
+            weight.assign(average)
 
     def diagnose(self) -> Diagnosis:
         """The diagnosis of the weights that the network has now."""

@@ -129,7 +129,9 @@ class TabularVAE:
         held = TrainingData.of(layout, rows.encode(holdout))
         size = size_network(layout, len(training), settings)
         shares = _shares(layout, data.tokens)
-        network = TabularNetwork(layout, size, shares=[_smoothed(share, len(training)) for share in shares], seed=settings.seed)
+        network = TabularNetwork(
+            layout, size, shares=[_smoothed(share, len(training)) for share in shares], seed=settings.seed
+        )
         plan = plan_training(layout, size, len(training), settings)
         limit = settings.time_budget_seconds if settings.steps is None else float("inf")
         result = train(network, data, held, plan, seed=settings.seed, limit_seconds=limit, progress=self._progress)
@@ -210,7 +212,9 @@ class TabularVAE:
             if not len(layout):
                 raise UsageError("This table has nothing to learn: all its columns are constant, null or identifiers.")
             shares = [np.full(token.size, 1.0 / token.size) for token in layout.tokens]
-            network = TabularNetwork(layout, NetworkSize(**self._facts["size"]), shares=shares, seed=self._settings.seed)
+            network = TabularNetwork(
+                layout, NetworkSize(**self._facts["size"]), shares=shares, seed=self._settings.seed
+            )
             network.assign(self._arrays)
             self._network = network
         return self._network
@@ -300,9 +304,9 @@ def size_network(layout: TokenLayout, rows: int, settings: TrainSettings) -> "Ne
     wide = len(layout) > _MANY_TOKENS
     return NetworkSize(
         embedding_dim=8,
-        hidden_units=settings.hidden_units or 128,
+        hidden_units=settings.hidden_units or 64,
         latent_dim=settings.latent_dim or 16,
-        head_units=32 if wide else 48,
+        head_units=32,
         context_rank=96 if wide else None,
         autoregressive=settings.decoder == "autoregressive",
         variational=settings.variational,
@@ -330,7 +334,9 @@ def _record_of(result: TrainingResult, rows: RowEncoding, size: "NetworkSize") -
     by_column = np.zeros(len(rows.encodings))
     np.add.at(by_column, np.asarray(rows.layout.column_of), np.asarray(record["diagnosis"].pop("loss_by_token")))
     names = rows.schema.names
-    record["diagnosis"]["loss_by_column"] = {name: round(float(loss), 6) for name, loss in zip(names, by_column, strict=True)}
+    record["diagnosis"]["loss_by_column"] = {
+        name: round(float(loss), 6) for name, loss in zip(names, by_column, strict=True)
+    }
     record["tokens"] = len(rows.layout)
     return record
 
@@ -361,13 +367,17 @@ def _checked_contents(directory: str | os.PathLike[str]) -> dict[str, bytes]:
     location = locate(directory)
     manifest_at = location.child(_MANIFEST)
     if not manifest_at.exists():
-        raise BundleError(f"{location.uri} holds no model of vae-ops ({_MANIFEST} is missing); give a model's directory.")
+        raise BundleError(
+            f"{location.uri} holds no model of vae-ops ({_MANIFEST} is missing); give a model's directory."
+        )
     contents = {_MANIFEST: manifest_at.read_bytes()}
     try:
         manifest = json.loads(contents[_MANIFEST])
         version_of_format, hashes = int(manifest["format"]), dict(manifest["blake2b"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{manifest_at.uri} is not the manifest of a model; restore the model or train anew.") from error
+        raise BundleError(
+            f"{manifest_at.uri} is not the manifest of a model; restore the model or train anew."
+        ) from error
     if version_of_format > BUNDLE_FORMAT:
         raise BundleError(
             f"The model in {location.uri} has format {version_of_format}, newer than the {BUNDLE_FORMAT} that this "
@@ -378,6 +388,6 @@ def _checked_contents(directory: str | os.PathLike[str]) -> dict[str, bytes]:
         contents[name] = child.read_bytes() if child.exists() else b""
         if hashlib.blake2b(contents[name], digest_size=32).hexdigest() != hashes.get(name):
             raise BundleError(
-                f"{child.uri} is not what was saved (its hash differs from the manifest's); restore the model or train anew."
+                f"{child.uri} is not what was saved (its hash is not the manifest's); restore the model or train anew."
             )
     return contents

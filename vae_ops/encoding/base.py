@@ -27,8 +27,9 @@ class Token:
 
     Attributes:
         size: Vocabulary: the token is 0 … size − 1, or `NOT_APPLICABLE`.
-        positions: Where each value lies on a roughly standard-normal axis, so that neighbours look alike to the network;
-            shape (size,), or (size of the parent, size) where the parent's value matters; zeros for unordered values.
+        positions: Where each value lies on a roughly standard-normal axis, so that neighbours look alike to the
+            network; shape (size,), or (size of the parent, size) where the parent's value matters; zeros for unordered
+            values.
         parent: Index, within the column, of the earlier token that decides whether this one applies; None: always.
         parent_from: It applies where the parent is at least this.
         blocked: Values that are never sampled, such as the one that stands for protected categories.

@@ -106,7 +106,9 @@ class CategoricalEncoding(Encoding):
         kept_instead = rng.integers(0, max(len(self.categories), 1), len(tokens))
         flat = tokens[:, 0].astype(np.int64)
         if self.fine > 1:
-            flat = np.minimum(flat * self.fine + np.where(tokens[:, 1] == NOT_APPLICABLE, 0, tokens[:, 1]), self.size - 1)
+            flat = np.minimum(
+                flat * self.fine + np.where(tokens[:, 1] == NOT_APPLICABLE, 0, tokens[:, 1]), self.size - 1
+            )
         index = flat - self.has_null
         if self.protects:
             instead = pseudonym + len(self.categories) if len(self.pseudonyms) else kept_instead
@@ -179,8 +181,10 @@ def _pseudonyms(kind: pa.DataType, hidden: pa.Array, kept: pa.Array, rare_rows: 
 def _invented_bytes(hidden: pa.Array, wanted: int) -> pa.Array:
     lengths = [len(value) for value in hidden.slice(0, wanted).to_pylist()]
     rng = np.random.default_rng(0)
-    return pa.array([rng.bytes(min(length, 64)) if _variable(hidden.type) else rng.bytes(length) for length in lengths],
-                    type=hidden.type)
+    return pa.array(
+        [rng.bytes(min(length, 64)) if _variable(hidden.type) else rng.bytes(length) for length in lengths],
+        type=hidden.type,
+    )
 
 
 def _variable(kind: pa.DataType) -> bool:

@@ -60,7 +60,9 @@ class IdentifierEncoding(Encoding):
             return _strings([self._pattern.string(row) for row in rows], self.field.type)
         assert self._last is not None
         low, high = _bounds(self.field.type)
-        numbers = np.array([low + (self._last + self._step * (row + 1) - low) % (high - low + 1) for row in rows], dtype=np.int64)
+        numbers = np.array(
+            [low + (self._last + self._step * (row + 1) - low) % (high - low + 1) for row in rows], dtype=np.int64
+        )
         present = np.zeros(len(numbers), dtype=bool)
         return from_numbers(numbers, present, present, self.field.type)
 

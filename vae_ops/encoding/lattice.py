@@ -1,7 +1,7 @@
 """Arrow numbers, dates and times as plain int64 or float64 arrays, and back to exactly the same Arrow type.
 
-Everything with a finite grid is an integer underneath: decimals become their unscaled digits, times and timestamps their
-ticks, unsigned integers are shifted into the signed range. Nothing passes through pandas or through floats on the way.
+Everything with a finite grid is an integer underneath: decimals become their unscaled digits, times and timestamps
+their ticks, unsigned integers are shifted into the signed range. Nothing passes through pandas, or through floats.
 """
 
 from dataclasses import dataclass
@@ -67,8 +67,8 @@ def _integers(array: pa.Array, null: NDArray[np.bool_]) -> Numbers:
         array = array.cast(pa.int8())
     filled = array.fill_null(0).to_numpy(zero_copy_only=False)
     if pa.types.is_uint64(kind):
-        return (filled.astype(np.uint64) ^ np.uint64(_INT64_LIMIT)).view(np.int64)
-    return filled.astype(np.int64)
+        return np.asarray(filled.astype(np.uint64) ^ np.uint64(_INT64_LIMIT)).view(np.int64)
+    return np.asarray(filled, dtype=np.int64)
 
 
 def _unscaled(array: pa.Array, null: NDArray[np.bool_]) -> Numbers:

@@ -2,8 +2,8 @@
 
 A pattern is a sequence of character sets learned from strings of one shape (same classes of characters in the same
 places). A place shows a literal character only when enough different strings share it, so that no single string can be
-read off the model; digits are always free, as they are what counts on. Strings are numbered: different numbers below `capacity`
-give different strings of the same lengths, larger ones longer strings.
+read off the model; digits are always free, as they are what counts on. Strings are numbered: different numbers below
+`capacity` give different strings of the same lengths, larger ones longer strings.
 """
 
 import math

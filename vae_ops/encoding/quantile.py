@@ -1,9 +1,10 @@
 """Ordered numbers to tokens and back: the part that numbers, dates, times and durations share.
 
-A `QuantileCoder` sees a plain int64 or float64 array without nulls. Few distinct values become one token each; otherwise
-frequent exact values get tokens of their own and the rest is cut into bins of equal mass, named by a coarse token and,
-within it, a fine one. Decoding draws a point inside the fine bin along the column's own quantile curve and snaps it to
-the column's own grid. What the numbers mean (units, scales, calendars) is the business of the encodings that call this.
+A `QuantileCoder` sees a plain int64 or float64 array without nulls. Few distinct values become one token each;
+otherwise frequent exact values get tokens of their own and the rest is cut into bins of equal mass, named by a coarse
+token and, within it, a fine one. Decoding draws a point inside the fine bin along the column's own quantile curve and
+snaps it to the column's own grid. What the numbers mean (units, scales, calendars) is the business of the encodings
+that call this.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from scipy.special import ndtri
 
 __all__ = ["DecimalGrid", "QuantileCoder"]
 
-Numbers: TypeAlias = NDArray[np.int64] | NDArray[np.float64]
+# int64 or float64.
+Numbers: TypeAlias = NDArray[Any]
 
 # A column with at most this many distinct values is learned value by value.
 _MAX_EXACT = 250
@@ -26,7 +28,7 @@ _MAX_FREQUENT = 64
 _MAX_KNOTS = 4096
 _MAX_COARSE = 64
 _ROWS_PER_COARSE = 64
-_FINE = 32
+_FINE = 8
 _MAX_DECIMALS = 12
 # From here on the spacing of float64 is coarser than any decimal, and rounding would only overflow.
 _NO_DECIMALS = 1e15
@@ -57,7 +59,13 @@ class DecimalGrid:
         small = np.abs(values) < _NO_DECIMALS
         needed[~small] = 0
         for digits in range(_MAX_DECIMALS, -1, -1):
-            needed[small & (np.abs(np.round(np.where(small, values, 0.0), digits) - values) <= np.abs(values) * relative_error * 2)] = digits
+            needed[
+                small
+                & (
+                    np.abs(np.round(np.where(small, values, 0.0), digits) - values)
+                    <= np.abs(values) * relative_error * 2
+                )
+            ] = digits
         found = np.unique(decade)
         kept = []
         for one in found:
@@ -214,7 +222,7 @@ class QuantileCoder:
         at_end = left == len(self.knots) - 2
         steps = np.floor(share * (gap // np.uint64(self.step) + at_end).astype(np.float64)).astype(np.uint64)
         move = np.minimum(steps * np.uint64(self.step), gap)
-        return (self.knots[left].astype(np.uint64) + move).astype(np.int64)
+        return np.asarray((self.knots[left].astype(np.uint64) + move).astype(np.int64))
 
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild the coder: plain values and arrays."""
@@ -251,7 +259,7 @@ def _spread_within(bins: NDArray[np.int32], rng: np.random.Generator) -> NDArray
     return uniform
 
 
-def _stretch_ends(share: NDArray[np.float64], left: NDArray[np.int64], last: int) -> NDArray[np.float64]:
+def _stretch_ends(share: NDArray[Any], left: NDArray[np.int64], last: int) -> NDArray[np.float64]:
     """Pushes draws in the outermost gaps of the curve towards the observed ends, so that samples span the range.
 
     The gap beside an extreme is often wide and gets a handful of draws; spread evenly they would stop far short of the

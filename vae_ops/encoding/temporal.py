@@ -67,7 +67,9 @@ class TemporalEncoding(Encoding):
         """Fits on the training values, for which `has_calendar` holds."""
         lattice = to_numbers(array)
         days, times = _split(lattice.numbers[~lattice.null], _ticks_per_day(field.type))
-        return cls(field, has_null=bool(lattice.null.any()), days=QuantileCoder.fit(days), times=QuantileCoder.fit(times))
+        return cls(
+            field, has_null=bool(lattice.null.any()), days=QuantileCoder.fit(days), times=QuantileCoder.fit(times)
+        )
 
     def encode(self, array: pa.Array) -> Tokens:
         """Tokens of shape (n, len(self.tokens))."""

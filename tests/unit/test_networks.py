@@ -1,0 +1,125 @@
+"""Networks: parameter counts that are fixed by the design, the analytic KL, and a decoder that cannot look ahead."""
+
+import numpy as np
+import pytest
+
+from vae_ops.encoding.base import Token
+from vae_ops.encoding.row import TokenLayout
+from vae_ops.sampling import TokenSampler
+
+pytestmark = pytest.mark.slow
+
+
+def layout() -> TokenLayout:
+    ordered = np.linspace(-1, 1, 40).astype(np.float32)
+    tokens = (
+        Token(5, np.zeros(5, dtype=np.float32)),
+        Token(40, ordered),
+        Token(8, np.tile(np.linspace(-1, 1, 8, dtype=np.float32), (40, 1)), parent=1, parent_from=3),
+        Token(2, np.zeros(2, dtype=np.float32)),
+    )
+    return TokenLayout(tokens, (0, 1, 1, 2))
+
+
+def rows_of(found: TokenLayout, count: int = 64) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    tokens = np.full((count, len(found)), -1, dtype=np.int32)
+    for index, token in enumerate(found.tokens):
+        tokens[:, index] = np.where(found.applies(index, tokens), rng.integers(0, token.size, count), -1)
+    return tokens
+
+
+def network(**size: object):
+    from vae_ops.networks import NetworkSize, TabularNetwork
+
+    found = layout()
+    shares = [np.full(token.size, 1 / token.size) for token in found.tokens]
+    return TabularNetwork(
+        found, NetworkSize(**{"hidden_units": 16, "latent_dim": 3, "head_units": 8, **size}), shares=shares, seed=1
+    )
+
+
+def test_dense_networks_have_the_parameters_of_the_design() -> None:
+    from vae_ops.networks import build_autoencoder, build_vae
+
+    plain = build_autoencoder(input_dim=10, hidden_units=(10, 10), latent_dim=5, decoder_units=(10,))
+    assert [plain.encoder.count_params(), plain.decoder.count_params(), plain.count_params()] == [275, 170, 445]
+    vae = build_vae(input_dim=10, hidden_units=(10,), latent_dim=5, decoder_units=(10,))
+    assert [vae.encoder.count_params(), vae.decoder.count_params()] == [220, 170]
+    assert sum(int(np.prod(weight.shape)) for weight in vae.trainable_weights) == 390
+
+
+def test_dense_networks_give_the_promised_shapes() -> None:
+    from vae_ops.networks import build_autoencoder, build_vae
+
+    rows = np.random.default_rng(0).normal(size=(7, 6)).astype(np.float32)
+    assert build_autoencoder(6, (9, 4), 2)(rows).shape == (7, 6)
+    vae = build_vae(6, (9, 4), 2)
+    assert vae(rows).shape == (7, 6)
+    assert [output.shape for output in vae.encoder(rows)] == [(7, 2), (7, 2)]
+    assert len(vae.losses) == 1
+
+
+def test_kl_is_the_analytic_one() -> None:
+    from vae_ops.networks import kl_divergence
+
+    rng = np.random.default_rng(0)
+    mean, log_sigma = rng.normal(size=(5, 3)), rng.uniform(-2, 1, size=(5, 3))
+    found = np.asarray(kl_divergence(mean, log_sigma))
+    sigma = np.exp(log_sigma)
+    # ∫ q log(q/p) on a fine grid, as an independent derivation.
+    grid = np.linspace(-60, 60, 100_001)
+    q = np.exp(-0.5 * ((grid - mean[..., None]) / sigma[..., None]) ** 2) / (sigma[..., None] * np.sqrt(2 * np.pi))
+    log_ratio = -0.5 * ((grid - mean[..., None]) / sigma[..., None]) ** 2 - log_sigma[..., None] + 0.5 * grid**2
+    assert found == pytest.approx(np.trapezoid(q * log_ratio, grid), abs=1e-5)
+    assert np.asarray(kl_divergence(np.zeros((1, 2)), np.zeros((1, 2)))) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("size", [{}, {"context_rank": 4}, {"autoregressive": False}], ids=str)
+def test_a_token_never_sees_itself_or_later_ones(size: dict[str, object]) -> None:
+    model = network(**size)
+    tokens = rows_of(model.layout)
+    latent = np.random.default_rng(1).normal(size=(len(tokens), 3)).astype(np.float32)
+
+    def losses(values: np.ndarray) -> np.ndarray:
+        embedded = model.embed(values, model.layout.positions(values))
+        found = np.asarray(model.negative_log_likelihood(tokens, embedded, latent))
+        return found[np.argsort(model.token_order)]
+
+    before = losses(tokens)
+    for index in range(len(model.layout)):
+        changed = tokens.copy()
+        changed[:, index] = (changed[:, index] + 1) % model.layout.tokens[index].size
+        if model.layout.tokens[index].parent is not None:
+            changed[tokens[:, index] < 0, index] = -1
+        after = losses(changed)
+        assert after[: index + 1] == pytest.approx(before[: index + 1], abs=1e-6)
+        if model.size.autoregressive and index + 1 < len(model.layout):
+            assert not np.allclose(after[index + 1 :], before[index + 1 :], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [{}, {"context_rank": 4}, {"autoregressive": False}, {"head_layers": 2}], ids=str)
+def test_sampling_repeats_the_network_in_numpy(size: dict[str, object]) -> None:
+    model = network(**size)
+    tokens = rows_of(model.layout)
+    latent = np.random.default_rng(1).normal(size=(len(tokens), 3)).astype(np.float32)
+    embedded = model.embed(tokens, model.layout.positions(tokens))
+    expected = -np.asarray(model.negative_log_likelihood(tokens, embedded, latent))[np.argsort(model.token_order)].T
+    groups = [(group.size, group.start, group.stop) for group in model.groups]
+    sampler = TokenSampler(model.layout, model.arrays(), model.token_order.tolist(), groups, 3)
+    assert sampler.log_likelihood(tokens, latent) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_plain_autoencoder_has_no_kl() -> None:
+    model = network(variational=False)
+    tokens = rows_of(model.layout)
+    losses, kl = model((tokens, model.layout.positions(tokens)))
+    assert losses.shape == (4, 64)
+    assert np.asarray(kl) == pytest.approx(0.0)
+
+
+def test_weights_survive_arrays_and_assign() -> None:
+    first, second = network(), network(latent_dim=3)
+    second.assign({name: array * 0 + 1 for name, array in first.arrays().items()})
+    assert all(np.all(array == 1) for array in second.arrays().values())
+    assert len(first.arrays()) == len(first.trainable_weights)
