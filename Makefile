@@ -6,13 +6,14 @@
 PYTHON ?= python3
 SOURCE ?=
 TARGET ?=
-export SOURCE TARGET
+TIME_BUDGET ?=
+export SOURCE TARGET TIME_BUDGET
 
 # A uv on the PATH serves; otherwise one is installed beside the environment, so that syncing does not remove it.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := .venv/bin
 
-demo: .venv/.synced  ## one nightly run under Airflow: make demo [SOURCE=table.parquet] [TARGET=column]
+demo: .venv/.synced  ## one nightly run under Airflow: make demo [SOURCE=table.parquet] [TARGET=column] [TIME_BUDGET=seconds]
 	$(RUN)/python scripts/demo.py
 
 ui: .venv/.synced  ## Airflow's user interface on http://127.0.0.1:8080 (PORT=… for another)
