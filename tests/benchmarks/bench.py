@@ -57,8 +57,17 @@ def _parse_arguments() -> argparse.Namespace:
 def _run(options: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
     table = options.folder / name
     with tempfile.TemporaryDirectory(prefix="vae-ops-bench-") as scratch:
-        command = [str(Path(sys.executable).parent / "vae-ops"), "augment", str(table / "train.parquet"), f"{scratch}/out"]
-        command += ["--ratio", "1", "--seed", str(seed), "--time-budget", str(options.time_budget), "--json"]
+        command = [str(Path(sys.executable).with_name("vae-ops")), "augment", str(table / "train.parquet")]
+        command += [
+            f"{scratch}/out",
+            "--ratio",
+            "1",
+            "--seed",
+            str(seed),
+            "--time-budget",
+            str(options.time_budget),
+            "--json",
+        ]
         started = time.perf_counter()
         result = _run_json(command)
         seconds = time.perf_counter() - started

@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import json, sys\n"
         "from vae_ops.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
         "print(json.dumps(sorted(n for n in sys.modules if '.' not in n)))"
     )
     assert modules_after(code, *arguments).isdisjoint([*HEAVY, "airflow", "numpy", "pyarrow", "sklearn", "scipy"])
