@@ -6,11 +6,13 @@ token becomes two, in lexicographic order, so that codes with a common beginning
 """
 
 import itertools
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens, array_from_text, array_to_text, without_view
 from vae_ops.encoding.pattern import StringPattern
@@ -18,10 +20,12 @@ from vae_ops.encoding.pattern import StringPattern
 __all__ = ["CategoricalEncoding"]
 
 _MAX_ONE_TOKEN = 256
-_MAX_CATEGORIES = 2**16
+# Two tokens of 256 values each hold these, null, and the one value for all others.
+_MAX_CATEGORIES = 2**16 - 2
 # Protected categories that hold at most this share of the rows are left out rather than replaced.
 _NEGLIGIBLE_SHARE = 0.05
 _MAX_PSEUDONYMS = 1000
+_MAX_INVENTED_BYTES = 64
 
 
 class CategoricalEncoding(Encoding):
@@ -73,18 +77,17 @@ class CategoricalEncoding(Encoding):
         counts = pc.value_counts(values.drop_null())
         categories, rows = counts.field(0), counts.field(1).to_numpy(zero_copy_only=False)
         order = np.argsort(-rows, kind="stable")[:_MAX_CATEGORIES]
-        kept = order[rows[order] >= rare_rows]
-        if not len(kept) and not _can_invent(categories.type):
-            # Nothing else could be emitted: dictionaries of numbers have no pseudonyms.
-            kept = order[:_MAX_ONE_TOKEN]
+        kept = np.sort(order[rows[order] >= rare_rows])
+        has_null = values.null_count > 0
         protected = int(rows.sum() - rows[kept].sum())
-        chosen = categories.take(pa.array(np.sort(kept)))
-        chosen = chosen.take(pc.array_sort_indices(_sortable(chosen)))
         pseudonyms = categories.slice(0, 0)
         if protected > _NEGLIGIBLE_SHARE * rows.sum():
-            hidden = categories.filter(pa.array(np.isin(np.arange(len(rows)), kept, invert=True)))
-            pseudonyms = _pseudonyms(field.type, hidden, chosen, rare_rows)
-        has_null = values.null_count > 0
+            pseudonyms = _pseudonyms(field.type, categories, kept, rare_rows)
+        if not len(kept) and not len(pseudonyms):
+            # Nothing else could be emitted: of numbers and of very short bytes there are no pseudonyms.
+            kept, protected = np.sort(order[:_MAX_ONE_TOKEN]), 0
+        chosen = categories.take(pa.array(kept))
+        chosen = chosen.take(pc.array_sort_indices(_sortable(chosen)))
         return cls(field, has_null=has_null, categories=chosen, protects=protected > 0, pseudonyms=pseudonyms)
 
     def encode(self, array: pa.Array) -> Tokens:
@@ -158,34 +161,29 @@ def _of_type(indices: pa.Array, dictionary: pa.Array, kind: pa.DataType) -> pa.A
     return pa.DictionaryArray.from_arrays(indices.cast(kind.index_type), dictionary, ordered=kind.ordered)
 
 
-def _can_invent(kind: pa.DataType) -> bool:
-    return _is_binary(kind) or bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _pseudonyms(kind: pa.DataType, hidden: pa.Array, kept: pa.Array, rare_rows: int) -> pa.Array:
-    """Values that look like the hidden categories; without a way to invent any, none."""
+def _pseudonyms(kind: pa.DataType, categories: pa.Array, kept: NDArray[np.int64], rare_rows: int) -> pa.Array:
+    """Values that look like the categories that are not kept, none of them real; without a way to invent any, none."""
     most = _MAX_PSEUDONYMS
     if pa.types.is_dictionary(kind) and kind.index_type.bit_width == 8:
         most = max(127 - len(kept), 0)
+    hidden = categories.filter(pa.array(np.isin(np.arange(len(categories)), kept, invert=True)))
+    invented: Iterator[bytes | str] = iter(())
     if _is_binary(hidden.type):
-        return _invented_bytes(hidden, min(most, len(hidden)))
-    if not _can_invent(hidden.type):
-        return hidden.slice(0, 0)
-    real = set(hidden.to_pylist()) | set(kept.to_pylist())
-    pattern = StringPattern.fit(hidden.to_pylist(), shared_by=rare_rows)
-    wanted = min(most, len(hidden))
-    invented = (pattern.string(number) for number in itertools.count())
-    return pa.array(itertools.islice((string for string in invented if string not in real), wanted), type=hidden.type)
+        invented = _invented_bytes(hidden)
+    elif pa.types.is_string(hidden.type) or pa.types.is_large_string(hidden.type):
+        invented = map(StringPattern.fit(hidden.to_pylist(), shared_by=rare_rows).string, itertools.count())
+    real = set(categories.to_pylist())
+    chosen = itertools.islice((value for value in invented if value not in real), min(most, len(hidden)))
+    return pa.array(list(chosen), type=hidden.type)
 
 
-def _invented_bytes(hidden: pa.Array, wanted: int) -> pa.Array:
-    lengths = [len(value) for value in hidden.slice(0, wanted).to_pylist()]
+def _invented_bytes(hidden: pa.Array) -> Iterator[bytes]:
+    """Random values of the hidden ones' lengths; they end, because of short ones there are few."""
     rng = np.random.default_rng(0)
-    return pa.array(
-        [rng.bytes(min(length, 64)) if _variable(hidden.type) else rng.bytes(length) for length in lengths],
-        type=hidden.type,
-    )
-
-
-def _variable(kind: pa.DataType) -> bool:
-    return not pa.types.is_fixed_size_binary(kind)
+    fixed = hidden.type.byte_width if pa.types.is_fixed_size_binary(hidden.type) else None
+    seen: set[bytes] = set()
+    for value in hidden.to_pylist():
+        invented = rng.bytes(fixed or min(len(value), _MAX_INVENTED_BYTES))
+        if invented not in seen:
+            seen.add(invented)
+            yield invented
