@@ -4,6 +4,8 @@ A `Location` is a filesystem and a path on it: local paths need no scheme, every
 names exist below a store or an output is the business of `store.py`; what a Parquet file means is that of `table.py`.
 """
 
+import contextlib
+import errno
 import fcntl
 import fnmatch
 import glob
@@ -238,14 +240,24 @@ def _probe_local(path: str) -> None:
             "choose another output."
         )
     try:
-        # The missing names are tried below a temporary directory, so that not even an empty output remains.
-        with tempfile.TemporaryDirectory(prefix=".vae-ops-probe-", dir=ancestor) as probe:
-            missing = os.path.join(probe, os.path.relpath(path, ancestor))
-            os.makedirs(missing, exist_ok=True)
-            with open(os.path.join(missing, "probe"), "wb"):
-                pass
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(path)  # says whether the missing names are too long
+        _write_unnamed(ancestor)
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error) from error
+
+
+def _write_unnamed(directory: str) -> None:
+    # A file without a name cannot outlive a kill. Filesystems that have none get a named one for an instant.
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY, 0o600))
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                raise
+    with tempfile.NamedTemporaryFile(prefix=".vae-ops-probe-", dir=directory):
+        pass
 
 
 def _cannot_write(uri: str, error: Exception) -> OutputError:
