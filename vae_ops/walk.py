@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,6 +70,8 @@ class Engine(Protocol):
 
 def default_engine() -> Engine:
     """`TabularVAE`, imported when it is needed."""
+    # TensorFlow reads this when it is imported: without it every run reports at length that there is no GPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from vae_ops.vae import TabularVAE
 
     return TabularVAE
