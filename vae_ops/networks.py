@@ -34,6 +34,7 @@ __all__ = [
 LOG_SIGMA_RANGE = (-7.0, 2.0)
 _HEAD_SIZES = (8, 32, 64, 128, 256)
 _NEVER = -1e9
+_MANY_TOKENS = 128
 
 
 def use_threads(threads: int) -> None:
@@ -277,6 +278,7 @@ class TabularNetwork(keras.Model):
             self.earlier_kernel = kernel
         elif size.autoregressive and size.context_rank is not None:
             rank, width = size.context_rank, size.embedding_dim + 1
+            self.before = ops.convert_to_tensor(_earlier_tokens(count, self.token_order, 1, 1).T)
             self.memory_kernel = self._weight("memory_kernel", (count, width, rank), self._input_dim**-0.5)
             self.recall_kernel = self._weight("recall_kernel", (count, rank, size.head_units), rank**-0.5)
         for layer in range(size.head_layers):
@@ -338,7 +340,11 @@ class TabularNetwork(keras.Model):
         """What each token learns of those before it through the running sum, (tokens, rows, head) in `token_order`."""
         by_token = ops.transpose(ops.reshape(embedded, (-1, len(self.layout), self.size.embedding_dim + 1)), (1, 0, 2))
         said = ops.matmul(by_token, self.memory_kernel)
-        heard = ops.take(ops.cumsum(said, axis=0) - said, self.token_order, axis=0)
+        if len(self.layout) > _MANY_TOKENS:
+            heard = ops.take(ops.cumsum(said, axis=0) - said, self.token_order, axis=0)
+        else:
+            # The same sum as one small product, several times as fast as a running sum over few tokens.
+            heard = ops.reshape(ops.matmul(self.before, ops.reshape(said, (len(self.layout), -1))), ops.shape(said))
         return ops.matmul(heard, self.recall_kernel)
 
     def _group_loss(self, group: HeadGroup, hidden: Any, targets: Any) -> Any:
@@ -400,13 +406,13 @@ def _earlier_tokens(count: int, order: NDArray[np.int32], inputs: int, outputs: 
 
 
 def _initial_embedding(layout: TokenLayout, dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Small random vectors; ordered values start on smooth curves, so that neighbours begin alike."""
+    """Small random vectors; ordered values start on smooth curves, so that neighbours begin, and mostly stay, alike."""
     table = rng.standard_normal((int(layout.sizes.sum()), dim)) * 0.3
     for token, offset in zip(layout.tokens, layout.offsets.tolist(), strict=True):
         if not np.any(token.positions):
             continue
         place = (np.arange(token.size) + 0.5) / token.size
-        for wave in range(1, dim // 2 + 1):
+        for wave in range(1, dim + 1):
             table[offset : offset + token.size, wave - 1] = np.cos(np.pi * wave * place) * 0.5
     return table
 

@@ -300,23 +300,25 @@ class TabularVAE:
 
 
 def size_network(layout: TokenLayout, rows: int, settings: TrainSettings) -> "NetworkSize":
-    """Widths for a table: small networks with many steps win within a minute, so width grows only with the tokens."""
+    """Widths for a table: within a minute small networks with many steps win, so wide tables get narrower layers."""
     from vae_ops.networks import NetworkSize
 
-    wide = len(layout) > _MANY_TOKENS
+    few, many = len(layout) <= _FEW_TOKENS, len(layout) > _MANY_TOKENS
     return NetworkSize(
-        embedding_dim=8,
+        embedding_dim=4 if many else 8,
         hidden_units=settings.hidden_units or 64,
         latent_dim=settings.latent_dim or 16,
-        head_units=32,
-        context_rank=96 if wide else None,
+        head_units=16 if many else 32,
+        head_layers=2 if few else 1,
+        context_rank=None if few else 64,
         autoregressive=settings.decoder == "autoregressive",
         variational=settings.variational,
     )
 
 
-# Beyond this many tokens a block of weights for every pair costs more than it brings.
-_MANY_TOKENS = 64
+# Up to the first, every pair of tokens has weights of its own; beyond the second, even narrow layers take long.
+_FEW_TOKENS = 40
+_MANY_TOKENS = 128
 
 
 def _shares(layout: TokenLayout, tokens: NDArray[Any]) -> list[NDArray[np.float64]]:

@@ -1,10 +1,9 @@
 """Ordered numbers to tokens and back: the part that numbers, dates, times and durations share.
 
-A `QuantileCoder` sees a plain int64 or float64 array without nulls. Few distinct values become one token each;
-otherwise frequent exact values get tokens of their own and the rest is cut into bins of equal mass, named by a coarse
-token and, within it, a fine one. Decoding draws a point inside the fine bin along the column's own quantile curve and
-snaps it to the column's own grid. What the numbers mean (units, scales, calendars) is the business of the encodings
-that call this.
+A `QuantileCoder` sees a plain int64 or float64 array without nulls. Few distinct values become one token value each;
+otherwise frequent exact values get one of their own and the rest is cut into bins of equal mass. Decoding draws a point
+inside the bin along the column's own quantile curve and snaps it to the column's own grid. What the numbers mean
+(units, scales, calendars) is the business of the encodings that call this.
 """
 
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ _FREQUENT_SHARE = 0.01
 _MAX_FREQUENT = 64
 # Resolution of the quantile curve kept in the model.
 _MAX_KNOTS = 4096
-_MAX_COARSE = 64
-_ROWS_PER_COARSE = 64
-_FINE = 8
+# More bins say more of each value, but each is seen in fewer rows: beyond these, samples become easier to tell apart.
+_MAX_BINS = 128
+_MIN_BINS = 4
+_ROWS_PER_BIN = 32
 _MAX_DECIMALS = 12
 # From here on the spacing of float64 is coarser than any decimal, and rounding would only overflow.
 _NO_DECIMALS = 1e15
@@ -98,29 +98,26 @@ def _decade(values: NDArray[np.float64]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class QuantileCoder:
-    """Codes ordered numbers as one token (few distinct values) or as a coarse and a fine token.
+    """Codes ordered numbers as one token: an exact value, or a bin.
 
     Attributes:
         exact: Sorted values that have a token of their own; tokens 0 … len(exact) − 1.
         knots: Sorted quantile curve of the other values, equal mass between neighbours; empty if all are exact.
-        cuts: Indices into `knots` where the bins begin, and the last knot; empty if all are exact.
-        fine: Bins per coarse token.
+        cuts: Indices into `knots` where the bins begin, and the last knot; empty if all are exact. Bin i is token
+            len(exact) + i.
         step: Grid of an int64 column (greatest common divisor of the gaps); 1 for floats.
         offset: A value on that grid.
         grid: Decimals by decade of a float64 column; None for int64.
-        exact_positions: Gaussian score of each exact value's mid-rank, shape (len(exact),).
-        bin_positions: Gaussian score of each bin's mid-rank, shape (bins,).
+        positions: Gaussian score of the mid-rank of each exact value, then of each bin; shape (size,).
     """
 
     exact: Numbers
     knots: Numbers
     cuts: NDArray[np.int64]
-    fine: int
     step: int
     offset: int
     grid: DecimalGrid | None
-    exact_positions: NDArray[np.float32]
-    bin_positions: NDArray[np.float32]
+    positions: NDArray[np.float32]
 
     @classmethod
     def fit(cls, values: Numbers, *, relative_error: float = 2.0**-53) -> Self:
@@ -138,23 +135,21 @@ class QuantileCoder:
             frequent &= counts >= np.sort(counts)[-min(_MAX_FREQUENT, len(counts))]
         exact = distinct[frequent]
         rest = np.sort(values[~np.isin(values, exact)])
-        knots, cuts, fine = _bins(rest)
+        knots, cuts = _bins(rest)
         below = np.searchsorted(np.sort(values), exact, side="left")
-        exact_positions = _gaussian_score((below + counts[frequent] / 2) / len(values))
         edges = np.searchsorted(np.sort(values), knots[cuts], side="left") if len(cuts) else np.zeros(0)
         if len(cuts):
             edges[-1] = len(values)
+        exact_ranks, bin_ranks = below + counts[frequent] / 2, (edges[1:] + edges[:-1]) / 2
         step, offset, grid = _grid(distinct, relative_error)
         return cls(
             exact=exact,
             knots=knots,
             cuts=cuts,
-            fine=fine,
             step=step,
             offset=offset,
             grid=grid,
-            exact_positions=exact_positions,
-            bin_positions=_gaussian_score((edges[1:] + edges[:-1]) / 2 / len(values)),
+            positions=_gaussian_score(np.concatenate([exact_ranks, bin_ranks]) / len(values)),
         )
 
     @property
@@ -163,48 +158,33 @@ class QuantileCoder:
         return max(len(self.cuts) - 1, 0)
 
     @property
-    def coarse_size(self) -> int:
-        """Vocabulary of the first token: exact values, then coarse bins."""
-        return len(self.exact) + -(-self.bins // self.fine)
-
-    @property
-    def fine_size(self) -> int:
-        """Vocabulary of the second token; 0 when every value is exact."""
-        return self.fine if self.bins else 0
+    def size(self) -> int:
+        """Vocabulary: exact values, then bins."""
+        return len(self.exact) + self.bins
 
     def encode(self, values: Numbers) -> NDArray[np.int32]:
-        """Tokens of shape (n, 2): coarse, and fine or −1 where the coarse token says it all.
+        """Tokens of shape (n,).
 
         Values outside the fitted range fall into the outermost bin; without bins, onto the nearest exact value.
         """
-        tokens = np.full((len(values), 2), -1, dtype=np.int32)
-        place = np.searchsorted(self.exact, values)
-        near = np.clip(place, 0, max(len(self.exact) - 1, 0))
-        if not self.bins:
-            left = np.clip(near - 1, 0, None)
-            # Halved, so that the ends of the float range can be told apart without overflow.
-            half, below, above = values / 2.0, self.exact[left] / 2.0, self.exact[near] / 2.0
-            is_exact = self.exact[near] == values
-            tokens[:, 0] = np.where(~is_exact & (np.abs(half - below) < np.abs(half - above)), left, near)
-            return tokens
-        bins = np.searchsorted(self.knots[self.cuts[1:-1]], values, side="right")
-        tokens[:, 0] = len(self.exact) + bins // self.fine
-        tokens[:, 1] = bins % self.fine
-        if len(self.exact):
-            is_exact = self.exact[near] == values
-            tokens[is_exact, 0] = near[is_exact]
-            tokens[is_exact, 1] = -1
-        return tokens
+        near = np.clip(np.searchsorted(self.exact, values), 0, max(len(self.exact) - 1, 0))
+        is_exact = self.exact[near] == values if len(self.exact) else np.zeros(len(values), dtype=bool)
+        if self.bins:
+            bins = np.searchsorted(self.knots[self.cuts[1:-1]], values, side="right")
+            return np.where(is_exact, near, len(self.exact) + bins).astype(np.int32)
+        left = np.clip(near - 1, 0, None)
+        # Halved, so that the ends of the float range can be told apart without overflow.
+        half, below, above = values / 2.0, self.exact[left] / 2.0, self.exact[near] / 2.0
+        return np.where(~is_exact & (np.abs(half - below) < np.abs(half - above)), left, near).astype(np.int32)
 
-    def decode(self, coarse: NDArray[np.int32], fine: NDArray[np.int32], rng: np.random.Generator) -> Numbers:
-        """Values, shape (n,), for tokens of shape (n,); the generator places each inside its fine bin."""
-        values = np.zeros(len(coarse), dtype=self.exact.dtype)
-        is_exact = coarse < len(self.exact)
-        values[is_exact] = self.exact[coarse[is_exact]]
+    def decode(self, tokens: NDArray[np.int32], rng: np.random.Generator) -> Numbers:
+        """Values, shape (n,), for tokens of shape (n,); the generator places each inside its bin."""
+        values = np.zeros(len(tokens), dtype=self.exact.dtype)
+        is_exact = tokens < len(self.exact)
+        values[is_exact] = self.exact[tokens[is_exact]]
         inside = ~is_exact
         if inside.any():
-            bins = (coarse[inside] - len(self.exact)) * self.fine + fine[inside]
-            bins = np.clip(bins, 0, self.bins - 1)
+            bins = tokens[inside] - len(self.exact)
             values[inside] = self._place(bins, _spread_within(bins, rng))
         return values
 
@@ -231,12 +211,10 @@ class QuantileCoder:
             "exact": self.exact,
             "knots": self.knots,
             "cuts": self.cuts,
-            "fine": self.fine,
             "step": self.step,
             "offset": self.offset,
             "grid": grid,
-            "exact_positions": self.exact_positions,
-            "bin_positions": self.bin_positions,
+            "positions": self.positions,
         }
 
     @classmethod
@@ -270,18 +248,17 @@ def _stretch_ends(share: NDArray[Any], left: NDArray[np.int64], last: int) -> ND
     return np.where(left == last, 1 - (1 - low) ** 4, low)
 
 
-def _bins(rest: Numbers) -> tuple[Numbers, NDArray[np.int64], int]:
-    """Quantile curve of sorted values, the indices where bins of equal mass begin, and bins per coarse token."""
+def _bins(rest: Numbers) -> tuple[Numbers, NDArray[np.int64]]:
+    """Quantile curve of sorted values, and the indices where bins of equal mass begin."""
     if len(rest) < 2 or rest[0] == rest[-1]:
-        return rest[:0], np.zeros(0, dtype=np.int64), 1
+        return rest[:0], np.zeros(0, dtype=np.int64)
     size = min(len(rest), _MAX_KNOTS + 1)
     knots = rest[np.round(np.linspace(0, len(rest) - 1, size)).astype(np.int64)]
-    coarse = int(np.clip(len(rest) // _ROWS_PER_COARSE, 4, _MAX_COARSE))
-    fine = int(np.clip(len(rest) // (coarse * 2), 1, _FINE))
-    edges = np.unique(knots[np.round(np.linspace(0, size - 1, coarse * fine + 1)).astype(np.int64)])
+    bins = int(np.clip(len(rest) // _ROWS_PER_BIN, _MIN_BINS, _MAX_BINS))
+    edges = np.unique(knots[np.round(np.linspace(0, size - 1, bins + 1)).astype(np.int64)])
     cuts = np.searchsorted(knots, edges, side="left")
     cuts[-1] = size - 1
-    return knots, np.unique(cuts), fine
+    return knots, np.unique(cuts)
 
 
 def _grid(distinct: Numbers, relative_error: float) -> tuple[int, int, DecimalGrid | None]:

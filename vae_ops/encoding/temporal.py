@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens
 from vae_ops.encoding.lattice import from_numbers, to_numbers
-from vae_ops.encoding.numeric import coder_tokens
 from vae_ops.encoding.quantile import QuantileCoder
 
 __all__ = ["TemporalEncoding", "has_calendar"]
@@ -36,70 +35,63 @@ def has_calendar(field: pa.Field, array: pa.Array) -> bool:
 
 
 class TemporalEncoding(Encoding):
-    """A date or timestamp column as day (coarse, fine), weekday, and time of day (coarse, fine)."""
+    """A date or timestamp column as day, weekday and time of day."""
 
     kind: ClassVar[str] = "temporal"
 
-    def __init__(self, field: pa.Field, *, has_null: bool, days: QuantileCoder, times: QuantileCoder) -> None:
-        """Assembles a fitted encoding; use `fit`."""
+    def __init__(
+        self, field: pa.Field, *, has_null: bool, days: QuantileCoder, times: QuantileCoder, span: tuple[int, int]
+    ) -> None:
+        """Assembles a fitted encoding; use `fit`. `span` holds the first and the last tick seen."""
         self.field = field
         self.has_null = has_null
         self.days = days
         self.times = times
+        self.span = span
         self._ticks = _ticks_per_day(field.type)
         self.tokens = self._tokens()
 
     def _tokens(self) -> tuple[Token, ...]:
-        tokens = list(coder_tokens(self.days, int(self.has_null)))
-        self._day_tokens = len(tokens)
-        if self.days.bins:
-            size = (tokens[0].size, 7)
-            tokens.append(Token(7, np.zeros(size, dtype=np.float32), parent=0, parent_from=int(self.has_null)))
-        self._first_time = len(tokens)
-        if len(self.times.exact) != 1 or self.times.bins:
-            coarse, *fine = coder_tokens(self.times, 0, first=len(tokens))
-            by_parent = np.broadcast_to(coarse.positions, (tokens[0].size, coarse.size))
-            tokens += [Token(coarse.size, by_parent, parent=0, parent_from=int(self.has_null)), *fine]
-        return tuple(tokens)
+        specials = int(self.has_null)
+        days = np.concatenate([np.zeros(specials, dtype=np.float32), self.days.positions])
+        weekday = np.zeros((len(days), 7), dtype=np.float32)
+        times = np.broadcast_to(self.times.positions, (len(days), self.times.size))
+        return (
+            Token(len(days), days),
+            Token(7, weekday, parent=0, parent_from=specials),
+            Token(self.times.size, times, parent=0, parent_from=specials),
+        )
 
     @classmethod
     def fit(cls, field: pa.Field, array: pa.Array) -> Self:
         """Fits on the training values, for which `has_calendar` holds."""
         lattice = to_numbers(array)
-        days, times = _split(lattice.numbers[~lattice.null], _ticks_per_day(field.type))
-        return cls(
-            field, has_null=bool(lattice.null.any()), days=QuantileCoder.fit(days), times=QuantileCoder.fit(times)
-        )
+        ticks = lattice.numbers[~lattice.null]
+        days, times = (QuantileCoder.fit(part) for part in _split(ticks, _ticks_per_day(field.type)))
+        span = (int(ticks.min()), int(ticks.max()))
+        return cls(field, has_null=bool(lattice.null.any()), days=days, times=times, span=span)
 
     def encode(self, array: pa.Array) -> Tokens:
-        """Tokens of shape (n, len(self.tokens))."""
+        """Tokens of shape (n, 3): day, weekday, time of day."""
         lattice = to_numbers(array)
         days, times = _split(lattice.numbers, self._ticks)
-        tokens = np.full((len(array), len(self.tokens)), NOT_APPLICABLE, dtype=np.int32)
-        coded = self.days.encode(days)
-        tokens[:, 0] = coded[:, 0] + self.has_null
-        if self.days.bins:
-            tokens[:, 1] = coded[:, 1]
-            tokens[:, 2] = _weekday(days)
-        width = len(self.tokens) - self._first_time
-        tokens[:, self._first_time :] = self.times.encode(times)[:, :width]
+        day = self.days.encode(days) + self.has_null
+        tokens = np.column_stack([day, _weekday(days), self.times.encode(times)]).astype(np.int32)
         if self.has_null:
-            tokens[lattice.null] = NOT_APPLICABLE
-            tokens[lattice.null, 0] = 0
+            tokens[lattice.null] = (0, NOT_APPLICABLE, NOT_APPLICABLE)
         return tokens
 
     def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
-        """Instants whose day lies in the day's bin, moved to the nearest day with the weekday, and on the tick grid."""
+        """Instants inside the observed span: a day of the day's bin, moved to the nearest with the weekday, and a time."""
         null = (tokens[:, 0] == 0) if self.has_null else np.zeros(len(tokens), dtype=bool)
-        safe = np.maximum(tokens, 0)
-        fine = safe[:, 1] if self.days.bins else safe[:, 0]
-        days = self.days.decode(np.maximum(safe[:, 0] - self.has_null, 0), fine, rng).astype(np.int64)
+        safe = np.maximum(tokens - np.array([self.has_null, 0, 0], dtype=np.int32), 0)
+        days = self.days.decode(safe[:, 0], rng).astype(np.int64)
         if self.days.bins:
-            days = self._on_weekday(days, safe[:, 2])
-        times = np.full(len(tokens), self.times.exact[0] if len(self.times.exact) else 0, dtype=np.int64)
-        if self._first_time < len(self.tokens):
-            fine = safe[:, -1] if self.times.bins else safe[:, 0]
-            times = self.times.decode(safe[:, self._first_time], fine, rng).astype(np.int64)
+            days = self._on_weekday(days, safe[:, 1])
+        times = self.times.decode(safe[:, 2], rng).astype(np.int64)
+        (first_day, last_day), (first_time, last_time) = _split(np.array(self.span), self._ticks)
+        times = np.where(days == first_day, np.maximum(times, first_time), times)
+        times = np.where(days == last_day, np.minimum(times, last_time), times)
         return from_numbers(days * self._ticks + times, null, np.zeros(len(tokens), dtype=bool), self.field.type)
 
     def _on_weekday(self, days: NDArray[np.int64], weekday: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -110,14 +102,16 @@ class TemporalEncoding(Encoding):
         return np.clip(moved, low, high)
 
     def state(self) -> dict[str, Any]:
-        """The states of both coders."""
-        return {"has_null": self.has_null, "days": self.days.state(), "times": self.times.state()}
+        """The states of both coders, and the span."""
+        coders = {"days": self.days.state(), "times": self.times.state()}
+        return {"has_null": self.has_null, "span": list(self.span), **coders}
 
     @classmethod
     def from_state(cls, field: pa.Field, state: dict[str, Any]) -> Self:
         """The inverse of `state`."""
         days, times = QuantileCoder.from_state(state["days"]), QuantileCoder.from_state(state["times"])
-        return cls(field, has_null=state["has_null"], days=days, times=times)
+        first, last = state["span"]
+        return cls(field, has_null=state["has_null"], days=days, times=times, span=(first, last))
 
 
 def _ticks_per_day(kind: pa.DataType) -> int:
