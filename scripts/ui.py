@@ -40,6 +40,7 @@ def main() -> None:
         AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
     )
     migrate()
+    _unpause()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -50,6 +51,12 @@ def main() -> None:
             pass
     finally:
         _stop(children)
+
+
+def _unpause() -> None:
+    # DAGs that `make demo` has left in the database are paused; a fresh database has none yet.
+    command = [sys.executable, "-m", "airflow", "dags", "unpause", "--yes", "--treat-dag-id-as-regex", ".*"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def _start() -> list["subprocess.Popen[bytes]"]:

@@ -174,9 +174,7 @@ class StepProcess:
 def _child_environment() -> dict[str, str]:
     # Airflow's configuration, connections and variables hold secrets that a training process has no use for, and
     # AIRFLOW_CTX_* would describe the wrong process to whatever reads it.
-    kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}
-    # TensorFlow's notes on the hardware it did not find would drown the task's log.
-    return {"TF_CPP_MIN_LOG_LEVEL": "3", **kept}
+    return {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW_")}
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: signal.Signals) -> None:
