@@ -22,6 +22,7 @@ BLOCK_ROWS = 4096
 _BATCH_ROWS = 256
 _MAX_CORRECTION = 2.0
 _CALIBRATION_ROWS = 16_384
+_FEW_TOKENS = 32
 _CALIBRATION_LIMIT = 1.0
 
 _Arrays = Mapping[str, NDArray[Any]]
@@ -94,15 +95,10 @@ class TokenSampler:
         kernel = arrays[f"logits_{size}_kernel"][place - start][:, :vocabulary]
         return _Head(tuple(layers), kernel, arrays[f"logits_{size}_bias"][place - start][:vocabulary].copy())
 
-    @staticmethod
-    def nothing(block: int, seed: int) -> tuple[Tokens, np.random.Generator]:
-        """A block of rows without tokens, of a table in which there is nothing to learn."""
-        return np.zeros((BLOCK_ROWS, 0), dtype=np.int32), np.random.default_rng([seed, block])
-
-    def sample_block(self, block: int, seed: int) -> tuple[Tokens, np.random.Generator]:
-        """Tokens of one block, shape (BLOCK_ROWS, tokens), and the generator that places values inside them."""
+    def sample_block(self, block: int, seed: int, rows: int) -> tuple[Tokens, np.random.Generator]:
+        """Tokens of one block, shape (rows, tokens), and the generator that places values inside them."""
         rng = np.random.default_rng([seed, block])
-        return self._sample(BLOCK_ROWS, rng, None), rng
+        return self._sample(rows, rng, None), rng
 
     def calibrate(self, shares: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float32]]:
         """Corrects each token's logits so that prior samples have the training shares.
@@ -118,7 +114,8 @@ class TokenSampler:
             The corrections, by token; they are also in effect from now on.
         """
         before = [head.bias.copy() for head in self._heads]
-        self._sample(_CALIBRATION_ROWS, np.random.default_rng(0), shares)
+        rows = max(_CALIBRATION_ROWS // max(len(self._layout) // _FEW_TOKENS, 1), BLOCK_ROWS // 4)
+        self._sample(rows, np.random.default_rng(0), shares)
         return [head.bias - bias for head, bias in zip(self._heads, before, strict=True)]
 
     def _sample(self, rows: int, rng: np.random.Generator, shares: Sequence[NDArray[np.float64]] | None) -> Tokens:

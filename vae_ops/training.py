@@ -6,7 +6,7 @@ TensorFlow's; the network (`networks.py`) is not tied to it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis", "TrainingData", "TrainingPlan", "TrainingProgress", "TrainingResult", "plan_training", "train"]
 
-_EVALUATIONS = 16
+_EVALUATIONS = 24
+# TensorFlow does so many steps, or about so many seconds of them, before it reports.
 _STEPS_PER_CALL = 25
+_SECONDS_PER_CALL = 0.5
 _AVERAGING = 0.998
 _KL_WARM_UP = 0.25
 # Evaluations without gain after which training is wound up.
-_PATIENCE = 4
+_PATIENCE = 5
 _ACTIVE_VARIANCE = 0.01
 _LEARNING_RATE = 2e-3
 _CLIP_NORM = 10.0
@@ -84,11 +86,13 @@ class TrainingPlan:
     Attributes:
         steps: Optimiser steps.
         batch_rows: Rows per step.
+        steps_per_call: Steps between two looks at the clock.
         learning_rate: At the first step; it falls linearly to zero.
     """
 
     steps: int
     batch_rows: int
+    steps_per_call: int = _STEPS_PER_CALL
     learning_rate: float = _LEARNING_RATE
 
 
@@ -142,15 +146,19 @@ def plan_training(layout: TokenLayout, size: "NetworkSize", rows: int, settings:
         settings: Steps or time budget.
     """
     batch_rows = int(min(256, max(16, 2 ** int(np.log2(max(rows // 8, 1))))))
+    seconds = _seconds_per_step(layout, size, batch_rows)
+    per_call = int(np.clip(_SECONDS_PER_CALL / seconds, 1, _STEPS_PER_CALL))
     if settings.steps is not None:
-        return TrainingPlan(settings.steps, batch_rows)
-    affordable = settings.time_budget_seconds / _seconds_per_step(layout, size, batch_rows)
+        return TrainingPlan(settings.steps, batch_rows, per_call)
+    affordable = _BUDGET_SHARE * settings.time_budget_seconds / seconds
     useful = _MAX_EPOCHS * rows / batch_rows
-    return TrainingPlan(int(max(20, min(affordable, useful))), batch_rows)
+    return TrainingPlan(int(max(20, min(affordable, useful))), batch_rows, per_call)
 
 
-# More passes than this over a table only fit its noise; small tables stop early anyway.
-_MAX_EPOCHS = 400
+# More passes than this over a table only fit its noise.
+_MAX_EPOCHS = 80
+# The rest of the budget goes to building the network and to slower machines.
+_BUDGET_SHARE = 0.8
 # Fitted to measured steps of the default widths on two cores: overhead of one step, and seconds per multiplication.
 _STEP_OVERHEAD_SECONDS = 4e-3
 _SECONDS_PER_PRODUCT = 7.5e-11
@@ -196,7 +204,7 @@ def train(
     evaluate_every = max(plan.steps // _EVALUATIONS, 1)
     while done < stop_at:
         # Evaluations fall on fixed steps, whatever the size of a call.
-        upto = min(done + _STEPS_PER_CALL, stop_at, (done // evaluate_every + 1) * evaluate_every)
+        upto = min(done + plan.steps_per_call, stop_at, (done // evaluate_every + 1) * evaluate_every)
         loss = loop.run(done, upto)
         done = upto
         if done % evaluate_every == 0 or done == stop_at:
@@ -209,6 +217,8 @@ def train(
             stopped_by = reason
             share = _CLOCK_COOL_DOWN if reason == "clock" else _HOLDOUT_COOL_DOWN
             stop_at = min(done + max(int(share * plan.steps), 1), plan.steps)
+            if reason == "holdout":
+                loop.return_to(watch.best)
             loop.cool_down(done, stop_at)
     loop.wear_averages()
     return TrainingResult(
@@ -227,6 +237,7 @@ class _Watch:
     history: list[dict[str, float]] = field(default_factory=list)
     holdout_loss: float | None = None
     kl: float = 0.0
+    best: Sequence[NDArray[np.float32]] = ()
     _lowest: float = np.inf
     _since_lowest: int = 0
 
@@ -235,8 +246,9 @@ class _Watch:
         reconstruction, self.kl = loop.holdout_loss()
         self.holdout_loss = reconstruction + self.kl
         self.history.append({"step": step, "loss": loss, "holdout_loss": self.holdout_loss, "kl": self.kl})
-        self._since_lowest = 0 if self.holdout_loss < self._lowest else self._since_lowest + 1
-        self._lowest = min(self._lowest, self.holdout_loss)
+        self._since_lowest += 1
+        if self.holdout_loss < self._lowest:
+            self._lowest, self._since_lowest, self.best = self.holdout_loss, 0, loop.averages()
 
     @property
     def exhausted(self) -> bool:
@@ -332,6 +344,16 @@ class _Loop:
         for weight, value in zip(self._weights, current, strict=True):
             weight.assign(value)
         return float(np.sum(losses)), float(np.sum(kl))
+
+    def averages(self) -> list[NDArray[np.float32]]:
+        """A copy of the averaged weights."""
+        return [average.numpy() for average in self._averages]
+
+    def return_to(self, weights: Sequence[NDArray[np.float32]]) -> None:
+        """Goes on from these weights, and averages from them."""
+        for weight, average, value in zip(self._weights, self._averages, weights, strict=True):
+            weight.assign(value)
+            average.assign(value)
 
     def wear_averages(self) -> None:
         """Gives the network its averaged weights."""

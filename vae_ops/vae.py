@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,7 +22,7 @@ from safetensors.numpy import save as save_tensors
 from vae_ops.encoding.base import Tokens
 from vae_ops.encoding.row import RowEncoding, TokenLayout, fit_row_encoding
 from vae_ops.errors import BundleError, UsageError
-from vae_ops.sampling import TokenSampler, blocks_of_shard
+from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
 from vae_ops.schema import infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
 from vae_ops.storage import locate
@@ -196,13 +195,13 @@ class TabularVAE:
             raise UsageError(f"Shards are numbered from 0 to {shards - 1}, got shard {shard}.")
         encoding = self._fitted()
         for block, wanted in blocks_of_shard(rows, shard, shards):
-            tokens, rng = self._tokens_of_block(block, seed)
-            yield encoding.decode(tokens, rng, block * len(tokens)).slice(0, wanted)
+            tokens, rng = self._tokens_of_block(block, seed, wanted)
+            yield encoding.decode(tokens, rng, block * BLOCK_ROWS)
 
-    def _tokens_of_block(self, block: int, seed: int) -> tuple[Tokens, np.random.Generator]:
+    def _tokens_of_block(self, block: int, seed: int, rows: int) -> tuple[Tokens, np.random.Generator]:
         if len(self._fitted().layout):
-            return self._ready_sampler().sample_block(block, seed)
-        return TokenSampler.nothing(block, seed)
+            return self._ready_sampler().sample_block(block, seed, rows)
+        return np.zeros((rows, 0), dtype=np.int32), np.random.default_rng([seed, block])
 
     @property
     def model(self) -> "TabularNetwork":
@@ -266,12 +265,14 @@ class TabularVAE:
             return self.version
         target = Path(location.path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        # One fixed name: what a killed process leaves behind is taken over by the next.
+        staged = target.with_name(f".{target.name}.staging")
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
         try:
             for name, data in contents.items():
                 (staged / name).write_bytes(data)
             shutil.rmtree(target, ignore_errors=True)
-            staged.chmod(0o755)
             staged.rename(target)
         finally:
             shutil.rmtree(staged, ignore_errors=True)

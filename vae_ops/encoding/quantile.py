@@ -18,8 +18,9 @@ __all__ = ["DecimalGrid", "QuantileCoder"]
 # int64 or float64.
 Numbers: TypeAlias = NDArray[Any]
 
-# A column with at most this many distinct values is learned value by value.
+# A column with at most this many distinct values, each seen in some rows, is learned value by value.
 _MAX_EXACT = 250
+_ROWS_PER_EXACT = 4
 # Beyond that, a value this frequent is still learned by itself: a tie that a tree would find.
 _FREQUENT_SHARE = 0.01
 _MAX_FREQUENT = 64
@@ -128,7 +129,7 @@ class QuantileCoder:
             relative_error: Half the relative spacing of the column's float type, for the decimal grid.
         """
         distinct, counts = np.unique(values, return_counts=True)
-        if len(distinct) <= _MAX_EXACT:
+        if len(distinct) <= min(_MAX_EXACT, max(len(values) // _ROWS_PER_EXACT, 1)):
             frequent = np.ones(len(distinct), dtype=bool)
         else:
             frequent = counts >= max(_FREQUENT_SHARE * len(values), 2)

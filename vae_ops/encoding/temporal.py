@@ -82,7 +82,7 @@ class TemporalEncoding(Encoding):
         return tokens
 
     def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
-        """Instants inside the observed span: a day of the day's bin, moved to the nearest with the weekday, and a time."""
+        """Instants inside the span: a day of the day's bin, moved to the nearest with the weekday, and a time."""
         null = (tokens[:, 0] == 0) if self.has_null else np.zeros(len(tokens), dtype=bool)
         safe = np.maximum(tokens - np.array([self.has_null, 0, 0], dtype=np.int32), 0)
         days = self.days.decode(safe[:, 0], rng).astype(np.int64)
