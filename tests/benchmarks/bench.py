@@ -36,10 +36,11 @@ print(json.dumps({"seconds": time.perf_counter() - started}))
 def main() -> None:
     """Runs everything that the arguments ask for."""
     options = _parse_arguments()
-    scores = {
-        name: _median([_run(options, name, seed) for seed in options.seeds])
-        for name in options.tables or sorted(path.parent.name for path in options.folder.glob("*/info.json"))
-    }
+    names = options.tables or sorted(path.parent.name for path in options.folder.glob("*/info.json"))
+    absent = [path for path in (options.score, *(options.folder / name for name in names)) if not path.exists()]
+    if absent or not names:
+        sys.exit(f"{(absent or [options.folder])[0]} holds nothing to measure with: say --folder and --score.")
+    scores = {name: _median([_run(options, name, seed) for seed in options.seeds]) for name in names}
     parse = _median([_run_json([sys.executable, "-c", PARSE, str(ROOT / "dags")]) for _ in range(3)])
     print(json.dumps({"tables": scores, "dag_parse_seconds_over_airflow": parse["seconds"]}, indent=1))
 
@@ -96,8 +97,15 @@ def _run_json(command: list[str]) -> dict[str, Any]:
     return value
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+def _numbers(values: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """All numbers of a result, those of inner objects under joined names such as `mle_auc`."""
+    found: dict[str, float] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _numbers(value, f"{prefix}{name}_")
+        elif isinstance(value, int | float):
+            found[prefix + name] = value
+    return found
 
 
 def _median(runs: list[dict[str, float]]) -> dict[str, float]:
