@@ -162,9 +162,9 @@ class VaeValidateOperator(VaeStepOperator):
             AirflowFailException: The verdict is `fail`; the candidate stays in the store for inspection.
         """
         record = super().execute(context)
-        reasons = "; ".join(record["reasons"]) or "no reasons given"
+        reasons = " ".join(record["reasons"]) or "no reasons given."
         if record["verdict"] == "fail":
-            raise AirflowFailException(f"The gate said no, nothing will be published: {reasons}.")
+            raise AirflowFailException(f"The gate said no, nothing will be published: {reasons}")
         if record["verdict"] == "borderline":
             self.log.warning("The verdict is borderline: %s", reasons)
         return record
