@@ -179,7 +179,6 @@ class NetworkSize:
         head_layers: Residual layers of each token's own.
         context_rank: None: every pair of tokens has its own block of weights. Else tokens reach later ones through a
             running sum of this width, as in NADE (Larochelle and Murray, AISTATS 2011): linear in the columns.
-        token_dropout: Share of earlier tokens hidden from the decoder while it trains.
         autoregressive: Whether a token sees those before it.
         variational: Whether the latent is drawn from a posterior.
     """
@@ -191,7 +190,6 @@ class NetworkSize:
     head_units: int = 48
     head_layers: int = 1
     context_rank: int | None = None
-    token_dropout: float = 0.0
     autoregressive: bool = True
     variational: bool = True
 
@@ -329,13 +327,6 @@ class TabularNetwork(keras.Model):
         targets = ops.transpose(ops.take(tokens, self.token_order, axis=1))
         return ops.concatenate([self._group_loss(group, hidden, targets) for group in self.groups], axis=0)
 
-    def _hide_some(self, embedded: Any) -> Any:
-        keep = 1.0 - self.size.token_dropout
-        shape = (ops.shape(embedded)[0], len(self.layout), 1)
-        kept = ops.cast(keras.random.uniform(shape, seed=self.noise) < keep, "float32") / keep
-        by_token = ops.reshape(embedded, (-1, len(self.layout), self.size.embedding_dim + 1))
-        return ops.reshape(by_token * kept, (-1, self._input_dim))
-
     def _recall(self, embedded: Any) -> Any:
         """What each token learns of those before it through the running sum, (tokens, rows, head) in `token_order`."""
         by_token = ops.transpose(ops.reshape(embedded, (-1, len(self.layout), self.size.embedding_dim + 1)), (1, 0, 2))
@@ -354,13 +345,11 @@ class TabularNetwork(keras.Model):
         loss = ops.sparse_categorical_crossentropy(ops.maximum(wanted, 0), logits, from_logits=True)
         return loss * ops.cast(wanted >= 0, "float32")
 
-    def call(self, inputs: tuple[Any, Any], training: bool = False) -> tuple[Any, Any]:
+    def call(self, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
         """Reconstruction loss by token, (tokens, rows) in `token_order`, and KL by latent dimension, (rows, latent)."""
         tokens, positions = inputs
         embedded = self.embed(tokens, positions)
         mean, log_sigma = self.posterior(embedded)
-        if training and self.size.token_dropout:
-            embedded = self._hide_some(embedded)
         losses = self.negative_log_likelihood(tokens, embedded, self.draw(mean, log_sigma))
         kl = kl_divergence(mean, log_sigma) if self.size.variational else ops.zeros_like(mean)
         return losses, kl

@@ -311,7 +311,7 @@ class _Loop:
         batch = (_wide(tf.gather(self._tokens, rows)), _wide(tf.gather(self._positions, rows)))
         warm = tf.minimum(1.0, step / (_KL_WARM_UP * self._plan.steps))
         with tf.GradientTape() as tape:
-            losses, kl = self._network(batch, training=True)
+            losses, kl = self._network(batch)
             reconstruction = tf.reduce_sum(tf.reduce_mean(losses, axis=1))
             divergence = tf.reduce_sum(tf.reduce_mean(kl, axis=0))
             loss = reconstruction + warm * divergence
