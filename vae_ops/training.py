@@ -33,7 +33,6 @@ _PATIENCE = 5
 _ACTIVE_VARIANCE = 0.01
 _LEARNING_RATE = 2e-3
 _CLIP_NORM = 10.0
-_WEIGHT_DECAY = 0.3
 _HOLDOUT_ROWS = 4096
 # Weights cut off at a high learning rate are noisy, so whatever ends training early lets the rate fall to zero first,
 # over this share of the plan: quickly when the clock has run out, at leisure when the holdout gains no more.
@@ -270,9 +269,7 @@ class _Loop:
         self._plan = plan
         self._weights = network.trainable_weights
         self._batches = _batches(len(data.tokens), plan.batch_rows, np.random.default_rng([seed, 1]))
-        self._optimiser = keras.optimizers.AdamW(
-            plan.learning_rate, weight_decay=_WEIGHT_DECAY, global_clipnorm=_CLIP_NORM
-        )
+        self._optimiser = keras.optimizers.Adam(plan.learning_rate, global_clipnorm=_CLIP_NORM)
         self._optimiser.build(self._weights)
         self._averages = [tf.Variable(tf.identity(weight.value)) for weight in self._weights]
         self._rate_from = tf.Variable(0.0)
