@@ -83,7 +83,9 @@ def test_symmetry(metric: Metric, both: list[EncodedTable]) -> None:
 @given(both=sides(), chance=st.randoms(use_true_random=False))
 def test_order_of_rows_decides_nothing(metric: Metric, both: list[EncodedTable], chance: random.Random) -> None:
     moved = [take_rows(table, np.array(order(table, chance))) for table in both]
-    assert metric(*moved) == pytest.approx(metric(*both), abs=1e-9)
+    # Sums in another order round differently, and a correlation over the few rows where both columns are known, of
+    # values that are near each other beside the rest of a column, keeps only the leading digits.
+    assert metric(*moved) == pytest.approx(metric(*both), abs=1e-4)
 
 
 def order(table: EncodedTable, chance: random.Random) -> list[int]:
