@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -48,9 +48,6 @@ from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
 from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, training_listener
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "StepSpec",

@@ -128,7 +128,7 @@ class TabularVAE:
         use_threads(settings.threads)
         data = TrainingData.of(layout, rows.encode(training))
         held = TrainingData.of(layout, rows.encode(holdout))
-        size = size_network(layout, len(training), settings)
+        size = size_network(layout, settings)
         shares = _shares(layout, data.tokens)
         network = TabularNetwork(
             layout, size, shares=[_smoothed(share, len(training)) for share in shares], seed=settings.seed
@@ -300,7 +300,7 @@ class TabularVAE:
         return loaded
 
 
-def size_network(layout: TokenLayout, rows: int, settings: TrainSettings) -> "NetworkSize":
+def size_network(layout: TokenLayout, settings: TrainSettings) -> "NetworkSize":
     """Widths for a table: within a minute small networks with many steps win, so wide tables get narrower layers."""
     from vae_ops.networks import NetworkSize
 

@@ -107,7 +107,6 @@ class QuantileCoder:
         cuts: Indices into `knots` where the bins begin, and the last knot; empty if all are exact. Bin i is token
             len(exact) + i.
         step: Grid of an int64 column (greatest common divisor of the gaps); 1 for floats.
-        offset: A value on that grid.
         grid: Decimals by decade of a float64 column; None for int64.
         positions: Gaussian score of the mid-rank of each exact value, then of each bin; shape (size,).
     """
@@ -116,7 +115,6 @@ class QuantileCoder:
     knots: Numbers
     cuts: NDArray[np.int64]
     step: int
-    offset: int
     grid: DecimalGrid | None
     positions: NDArray[np.float32]
 
@@ -142,13 +140,12 @@ class QuantileCoder:
         if len(cuts):
             edges[-1] = len(values)
         exact_ranks, bin_ranks = below + counts[frequent] / 2, (edges[1:] + edges[:-1]) / 2
-        step, offset, grid = _grid(distinct, relative_error)
+        step, grid = _grid(distinct, relative_error)
         return cls(
             exact=exact,
             knots=knots,
             cuts=cuts,
             step=step,
-            offset=offset,
             grid=grid,
             positions=_gaussian_score(np.concatenate([exact_ranks, bin_ranks]) / len(values)),
         )
@@ -213,7 +210,6 @@ class QuantileCoder:
             "knots": self.knots,
             "cuts": self.cuts,
             "step": self.step,
-            "offset": self.offset,
             "grid": grid,
             "positions": self.positions,
         }
@@ -262,12 +258,12 @@ def _bins(rest: Numbers) -> tuple[Numbers, NDArray[np.int64]]:
     return knots, np.unique(cuts)
 
 
-def _grid(distinct: Numbers, relative_error: float) -> tuple[int, int, DecimalGrid | None]:
+def _grid(distinct: Numbers, relative_error: float) -> tuple[int, DecimalGrid | None]:
     if distinct.dtype == np.float64:
-        return 1, 0, DecimalGrid.fit(distinct.astype(np.float64), relative_error)
+        return 1, DecimalGrid.fit(distinct.astype(np.float64), relative_error)
     gaps = np.diff(distinct.astype(np.uint64))
     step = int(np.gcd.reduce(gaps)) if len(gaps) else 1
-    return max(step, 1), int(distinct[0]), None
+    return max(step, 1), None
 
 
 def _gaussian_score(rank: NDArray[np.float64]) -> NDArray[np.float32]:
