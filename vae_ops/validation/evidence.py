@@ -1,7 +1,7 @@
 """What a validation found: frozen records with a JSON round trip, from single columns to the verdict.
 
-`gate.py` fills and weighs them, with the measurements of `fidelity.py`, `privacy.py` and `utility.py`; `report.py` shows them
-and computes nothing of its own. Shares and errors in percent carry it in their names; everything else is a plain ratio.
+`gate.py` fills and weighs them, with the measurements of `fidelity.py`, `privacy.py` and `utility.py`;
+`report.py` shows them and computes nothing of its own. What is in percent says so in its name; the rest is a plain ratio.
 """
 
 from collections.abc import Mapping
@@ -75,7 +75,7 @@ class Distribution:
 
     Attributes:
         kind: `histogram`: `edges` has one number more than the shares. `categories`: `labels` has as many.
-        edges: Bin edges in the column's units (timestamps and dates: seconds since the epoch; durations, times: seconds).
+        edges: Bin edges in the column's units (dates and timestamps: seconds since the epoch; other times: seconds).
         labels: Categories as text, the most frequent in the real rows first; the last may be `(all others)`.
         real: Share of the real rows in each bin or category, of all rows, nulls included.
         synthetic: The same of the synthetic rows.
@@ -236,9 +236,9 @@ class PrivacyEvidence:
     Attributes:
         copy_percent: Synthetic rows equal to a training row in every compared column.
         holdout_copy_percent: The same among held-out rows: chance.
-        near_copy_percent: Synthetic rows nearer to a training row than almost all held-out rows are (see `privacy.py`).
+        near_copy_percent: Synthetic rows nearer to a training row than almost all held-out rows are.
         holdout_near_copy_percent: The same among held-out rows.
-        dcr_share_percent: Synthetic rows nearer to a training row than to a held-out row, equal numbers of both; 50 ideal.
+        dcr_share_percent: Synthetic rows nearer to training than to held-out rows, equal numbers of both; ideal 50.
         dcr_interval: Of that share.
         nndr_synthetic: Median ratio of the distances to the nearest and the second-nearest training row.
         nndr_holdout: The same of held-out rows.
