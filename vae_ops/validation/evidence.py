@@ -1,7 +1,7 @@
 """What a validation found: frozen records with a JSON round trip, from single columns to the verdict.
 
 `gate.py` fills and weighs them, with the measurements of `fidelity.py`, `privacy.py` and `utility.py`;
-`report.py` shows them and computes nothing of its own. What is in percent says so in its name; the rest is a plain ratio.
+`report.py` shows them and computes nothing of its own. What is in percent says so in its name.
 """
 
 from collections.abc import Mapping
