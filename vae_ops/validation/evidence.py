@@ -6,7 +6,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 __all__ = [
     "AttackEvidence",
@@ -264,7 +264,16 @@ class PrivacyEvidence:
 
 @dataclass(frozen=True)
 class DosePoint:
-    """Real rows plus `dose` parts synthetic: the score on the test fold and its gain over dose 0."""
+    """Real rows plus `dose` parts synthetic: the score on the test fold and its gain over dose 0.
+
+    Attributes:
+        dose: Synthetic rows per real row.
+        score: Mean over the repeats.
+        interval: Of the score.
+        gain: Score minus the score of dose 0, on the same test rows.
+        gain_interval: Of the gain, simultaneous over all doses: with 95 % confidence all of them hold at once.
+        secondary: The secondary metric, where there is one.
+    """
 
     dose: float
     score: float
@@ -276,11 +285,21 @@ class DosePoint:
 
 @dataclass(frozen=True)
 class DoseCurve:
-    """Score by dose, and the dose that was picked."""
+    """Score by dose, and the dose that was picked.
+
+    Attributes:
+        points: By rising dose, dose 0 first.
+        picked: The dose with the surest gain among those whose gain is significant, 0 if there is none.
+        reason: Why, for a person.
+        rows_real: Real rows in every fit.
+        repeats: Draws of synthetic rows, and fits, behind each point.
+    """
 
     points: tuple[DosePoint, ...]
     picked: float
     reason: str
+    rows_real: int = 0
+    repeats: int = 0
 
 
 @dataclass(frozen=True)
@@ -289,7 +308,7 @@ class UtilityEvidence:
 
     Attributes:
         target: The target column.
-        task: `regression`, `binary` or `multiclass`.
+        task: `regression`, `binary` or `multiclass`; None where nothing could be measured, as all that follows.
         metric: `ROC AUC` (binary), `macro ROC AUC` (multiclass) or `R²` (regression); higher is better.
         score_real: Trained on real rows, scored on the test fold.
         score_synthetic: Trained on as many synthetic rows.
@@ -301,21 +320,40 @@ class UtilityEvidence:
         rows_train: Real rows trained on.
         rows_test: Rows of the test fold, none of which reached the generator.
         dose_curve: None where too few synthetic rows are at hand.
+        not_measured: Why there is nothing above, for a person; empty where there is.
     """
 
     target: str
-    task: Literal["regression", "binary", "multiclass"]
-    metric: str
-    score_real: float
-    score_synthetic: float
-    gap: float
-    gap_interval: Interval
-    secondary_metric: str
-    secondary_real: float | None
-    secondary_synthetic: float | None
-    rows_train: int
-    rows_test: int
-    dose_curve: DoseCurve | None
+    task: Literal["regression", "binary", "multiclass"] | None
+    metric: str = ""
+    score_real: float | None = None
+    score_synthetic: float | None = None
+    gap: float | None = None
+    gap_interval: Interval | None = None
+    secondary_metric: str = ""
+    secondary_real: float | None = None
+    secondary_synthetic: float | None = None
+    rows_train: int = 0
+    rows_test: int = 0
+    dose_curve: DoseCurve | None = None
+    not_measured: str = ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the record from plain JSON values, as `asdict` and JSON leave them."""
+        curve, gap = values["dose_curve"], values["gap_interval"]
+        return cls(
+            **{
+                **values,
+                "gap_interval": gap and Interval(**gap),
+                "dose_curve": curve and DoseCurve(**{**curve, "points": tuple(map(_dose_point, curve["points"]))}),
+            }
+        )
+
+
+def _dose_point(values: Mapping[str, Any]) -> DosePoint:
+    intervals = {name: Interval(**values[name]) for name in ("interval", "gain_interval")}
+    return DosePoint(**{**values, **intervals})
 
 
 @dataclass(frozen=True)
