@@ -218,6 +218,15 @@ class GateSettings(_Settings):
         max_copy_excess_percent: Exact copies of training rows, above the share found among held-out rows.
         borderline: Factor on a limit up to which the verdict is borderline instead of fail.
         sample_rows: Fixed-seed sample per side on which all but the search for copies is judged.
+        max_near_copy_excess_percent: Synthetic rows ten times nearer to one training row than to any other, above the
+            share found among real rows. None switches this and any of the following off.
+        max_dcr_share_percent: Synthetic rows nearer to training than to held-out rows, equal numbers of both; 50 is
+            perfect.
+        max_membership_auc: AUC of an attacker telling training from held-out rows by the synthetic rows; 0.5 cannot
+            tell. Among outliers the distance from 0.5 may be twice as large.
+        max_rare_leak_percent: Categories too rare to be shown that were emitted nevertheless, above the share that
+            fresh real rows would show.
+        max_extreme_leak_percent: The same of least and greatest values that a single training row holds.
     """
 
     max_shape_error_percent: float = 4.0
@@ -226,6 +235,11 @@ class GateSettings(_Settings):
     max_copy_excess_percent: float = 0.5
     borderline: float = 1.5
     sample_rows: int = 20_000
+    max_near_copy_excess_percent: float | None = 1.0
+    max_dcr_share_percent: float | None = 53.0
+    max_membership_auc: float | None = 0.55
+    max_rare_leak_percent: float | None = 10.0
+    max_extreme_leak_percent: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -235,6 +249,11 @@ class GateSettings(_Settings):
         _check_range(self, "max_copy_excess_percent", 0.0, 100.0)
         _check_range(self, "borderline", 1.0)
         _check_range(self, "sample_rows", 100)
+        _check_range(self, "max_near_copy_excess_percent", 0.0, 100.0)
+        _check_range(self, "max_dcr_share_percent", 50.0, 100.0)
+        _check_range(self, "max_membership_auc", 0.5, 1.0)
+        _check_range(self, "max_rare_leak_percent", 0.0, 100.0)
+        _check_range(self, "max_extreme_leak_percent", 0.0, 100.0)
 
 
 @dataclass(frozen=True, kw_only=True)
