@@ -19,6 +19,7 @@ __all__ = [
     "Finding",
     "Interval",
     "Leak",
+    "LeakCount",
     "PairEvidence",
     "PrivacyEvidence",
     "TwoSidedEvidence",
@@ -201,13 +202,17 @@ class AttackEvidence:
         group: `all rows`, `outliers`, …
         auc: 0.5 is no leak.
         interval: Of the AUC.
-        rows: Training rows attacked; as many held-out rows.
+        rows: Training rows attacked.
+        rows_holdout: Held-out rows they were to be told from.
+        caught_percent: Training rows recognised where 1 % of the held-out rows are falsely accused; 1 is no leak.
     """
 
     group: str
     auc: float
     interval: Interval
     rows: int
+    rows_holdout: int = 0
+    caught_percent: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ class Leak:
 
     Attributes:
         column: Where.
-        kind: `rare category` or `extreme`.
+        kind: `rare category` or `extreme` (a least or greatest value that a single training row holds).
         value: The value as text.
         rows_real: Training rows that hold it.
         rows_synthetic: Synthetic rows that hold it.
@@ -230,22 +235,48 @@ class Leak:
 
 
 @dataclass(frozen=True)
+class LeakCount:
+    """How many values of one kind leaked.
+
+    Attributes:
+        kind: As in `Leak`.
+        at_risk: Such values among the training rows.
+        leaked: Those that occur among the synthetic rows.
+        noise_percent: Share of the values at risk that fresh real rows would show, at most.
+    """
+
+    kind: str
+    at_risk: int
+    leaked: int
+    noise_percent: float
+
+
+@dataclass(frozen=True)
 class PrivacyEvidence:
     """Everything measured about privacy, and what was not.
 
     Attributes:
         copy_percent: Synthetic rows equal to a training row in every compared column.
         holdout_copy_percent: The same among held-out rows: chance.
-        near_copy_percent: Synthetic rows nearer to a training row than almost all held-out rows are.
+        near_copy_percent: Synthetic rows at least ten times nearer to one training row than to any other; copies
+            included.
         holdout_near_copy_percent: The same among held-out rows.
         dcr_share_percent: Synthetic rows nearer to training than to held-out rows, equal numbers of both; ideal 50.
         dcr_interval: Of that share.
-        nndr_synthetic: Median ratio of the distances to the nearest and the second-nearest training row.
+        nndr_synthetic: Median ratio of the distances to the nearest and the second-nearest training row; 0 is a copy.
         nndr_holdout: The same of held-out rows.
-        distances: Histograms of the distance to the closest training row.
+        distances: Histograms of the distance to the closest training row: sum over columns of the difference in
+            standard deviations, a differing category counting 2.
         attacks: Membership inference, all rows first.
-        leaks: Rare categories and extremes that leaked.
+        leaks: Rare categories and extremes that leaked, the rarest first; of many only some.
         not_tested: What nobody looked at, in plain words.
+        real_copy_percent: Copies among held-out rows and among training rows, each against the other training rows.
+        real_near_copy_percent: Near copies among the same.
+        copy_noise_percent: Excess of copies over that share which chance may cause.
+        near_copy_noise_percent: The same of near copies.
+        dcr_noise_percent: Share that a perfect sampler stays under.
+        leak_counts: One per kind of leak.
+        sizes: Rows that each part looked at.
     """
 
     copy_percent: float
@@ -260,6 +291,13 @@ class PrivacyEvidence:
     attacks: tuple[AttackEvidence, ...]
     leaks: tuple[Leak, ...]
     not_tested: tuple[str, ...]
+    real_copy_percent: float = 0.0
+    real_near_copy_percent: float = 0.0
+    copy_noise_percent: float = 0.0
+    near_copy_noise_percent: float = 0.0
+    dcr_noise_percent: float = 50.0
+    leak_counts: tuple[LeakCount, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
