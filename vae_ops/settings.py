@@ -4,6 +4,7 @@ A misspelt key, a wrong type or a value out of range raises `SettingsError` at o
 hold choices only; where files lie is the business of `store.py`, what a step does of `steps.py`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -23,7 +24,10 @@ __all__ = [
     "ReadSettings",
     "RunSettings",
     "TrainSettings",
+    "UtilitySettings",
 ]
+
+_LARGEST_DOSE = 100.0
 
 
 class _Settings:
@@ -66,10 +70,7 @@ class _Settings:
 def _coerce(value: Any, hint: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        return _coerce(value, next(o for o in options if o is not type(None)), where)
+        return _coerce_one_of(value, typing.get_args(hint), where)
     if origin is Literal:
         if value not in typing.get_args(hint):
             expected = ", ".join(map(repr, typing.get_args(hint)))
@@ -98,6 +99,16 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is str and isinstance(value, str):
         return value
     raise SettingsError(f"{where} expects {getattr(hint, '__name__', hint)}, got {value!r}.")
+
+
+def _coerce_one_of(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    first, *others = [option for option in options if option is not type(None)]
+    for other in others:
+        with contextlib.suppress(SettingsError):
+            return _coerce(value, other, where)
+    return _coerce(value, first, where)
 
 
 def _check_range(record: object, name: str, low: float, high: float = math.inf, *, above: bool = False) -> None:
@@ -181,27 +192,30 @@ class GenerateSettings(_Settings):
 
     Attributes:
         rows: Synthetic rows; excludes `ratio`.
-        ratio: Synthetic rows per source row. Without `rows` and `ratio`, one synthetic row per source row.
+        ratio: Synthetic rows per source row. With a target in `UtilitySettings`, `auto` is the dose that provably helps
+            to learn it; otherwise, and without `rows` and `ratio`, it is one synthetic row per source row.
         seed: Decides the rows, byte for byte, however many shards draw them.
     """
 
     rows: int | None = None
-    ratio: float | None = None
+    ratio: float | Literal["auto"] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
         _check_range(self, "rows", 0)
-        _check_range(self, "ratio", 0.0)
+        if self.ratio != "auto":
+            _check_range(self, "ratio", 0.0)
         _check_range(self, "seed", 0, 2**63 - 1)
         if self.rows is not None and self.ratio is not None:
             raise SettingsError("Give either rows or ratio, not both: each fixes the number of synthetic rows.")
 
-    def synthetic_rows(self, source_rows: int) -> int:
-        """Number of rows to draw for a source of `source_rows` rows."""
+    def synthetic_rows(self, source_rows: int, *, dose: float = 1.0) -> int:
+        """Number of rows to draw for a source of `source_rows` rows; `dose` is what `auto` stands for."""
         if self.rows is not None:
             return self.rows
-        return round((1.0 if self.ratio is None else self.ratio) * source_rows)
+        ratio = 1.0 if self.ratio is None else self.ratio
+        return round((dose if ratio == "auto" else ratio) * source_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +271,43 @@ class GateSettings(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class UtilitySettings(_Settings):
+    """Whether synthetic rows help to learn a target, and how closely that is looked at.
+
+    Attributes:
+        target: The column to learn from the others; None measures no utility.
+        task: What learning it means; None decides by the column (texts, booleans and integers of few values are
+            classes).
+        doses: Synthetic rows per real row, beside 0, at which the gain is measured.
+        repeats: Draws of synthetic rows, and fits, behind each dose; three of a table that takes long to fit.
+        max_rows: Real rows in each fit; of a larger table a fixed-seed sample plays that part.
+        max_gap: How much lower a model trained on synthetic rows alone may score than one trained on as many real rows,
+            beyond what chance may cause; more is borderline.
+        fail_gap: From where on it is a failure; None never fails a run for its utility.
+    """
+
+    target: str | None = None
+    task: Literal["classification", "regression"] | None = None
+    doses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    repeats: int = 5
+    max_rows: int = 30_000
+    max_gap: float = 0.05
+    fail_gap: float | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "repeats", 2, 100)
+        _check_range(self, "max_rows", 100)
+        _check_range(self, "max_gap", 0.0)
+        _check_range(self, "fail_gap", self.max_gap)
+        if not self.doses or not all(0 < dose <= _LARGEST_DOSE for dose in self.doses):
+            raise SettingsError(
+                f"UtilitySettings.doses expects numbers above 0 and at most {_LARGEST_DOSE:g}, got {self.doses!r}; "
+                "dose 0 is always measured."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishSettings(_Settings):
     """What a snapshot holds and how long it is kept.
 
@@ -275,10 +326,36 @@ class PublishSettings(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings(_Settings):
-    """All choices of one run: what `augment` and the Airflow task group take."""
+    """All choices of one run: what `augment` and the Airflow task group take.
+
+    Attributes:
+        read: How the source is read.
+        train: How the model is trained.
+        generate: How many rows are drawn.
+        gate: What the gate lets through.
+        utility: Which column the rows should help to learn.
+        publish: What a snapshot holds.
+    """
 
     read: ReadSettings = field(default_factory=ReadSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     gate: GateSettings = field(default_factory=GateSettings)
+    utility: UtilitySettings = field(default_factory=UtilitySettings)
     publish: PublishSettings = field(default_factory=PublishSettings)
+
+    def __post_init__(self) -> None:
+        """Checks what sections say together."""
+        target = self.utility.target
+        if target in self.read.exclude:
+            raise SettingsError(f"The target {target!r} is excluded from the table: take it out of read.exclude.")
+        if self.picks_dose and not self.publish.include_source:
+            raise SettingsError(
+                'ratio="auto" picks how many rows to add to the source, but publish.include_source leaves the source '
+                "out: give a number of rows or a ratio."
+            )
+
+    @property
+    def picks_dose(self) -> bool:
+        """Whether the number of synthetic rows follows from a dose curve."""
+        return self.generate.ratio == "auto" and self.utility.target is not None
