@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.strategies import exact, tables
 from vae_ops.validation.columns import align_table
-from vae_ops.validation.privacy import CopyShares, copy_shares, row_hashes
+from vae_ops.validation.closeness import CopyShares, copy_shares, row_hashes
 
 
 def table(**columns: object) -> pa.Table:
