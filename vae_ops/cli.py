@@ -53,6 +53,9 @@ _seed = click.option(
 _time_budget = click.option(
     "--time-budget", type=float, metavar="S", help="Seconds that training should take on two cores. [default: 60]"
 )
+_target = click.option(
+    "--target", metavar="COLUMN", help="Column that the rows should help to learn: measures utility and the dose curve."
+)
 _exclude = click.option("--exclude", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated.")
 _set = click.option(
     "--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Any other setting; may be repeated."
@@ -66,6 +69,7 @@ def _run_settings(
     seed: int | None = None,
     time_budget: float | None = None,
     exclude: tuple[str, ...] = (),
+    target: str | None = None,
     generate: Mapping[str, Any] | None = None,
 ) -> RunSettings:
     """Settings from the named options, then from `--set`, which wins."""
@@ -77,6 +81,8 @@ def _run_settings(
         values["train"]["time_budget_seconds"] = time_budget
     if exclude:
         values["read"]["exclude"] = list(exclude)
+    if target is not None:
+        values["utility"] = {"target": target}
     for override in overrides:
         section, name, value = _parse_override(override)
         values.setdefault(section, {})[name] = value
@@ -94,9 +100,9 @@ def _parse_override(text: str) -> tuple[str, str, Any]:
         return section, name, value
 
 
-def _ratio(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+def _ratio(context: click.Context, option: click.Parameter, text: str | None) -> "float | str | None":
     if text is None or text == "auto":
-        return None
+        return text
     try:
         return float(text)
     except ValueError:
@@ -144,8 +150,10 @@ def _readable(value: Any) -> str:
     "--ratio",
     callback=_ratio,
     metavar="R",
-    help="Synthetic rows per source row; 'auto' is one for one. [default: auto]",
+    help="Synthetic rows per source row; 'auto' is the dose that provably helps to learn the --target, if any does; "
+    "without a target it is one for one. [default: 1]",
 )
+@_target
 @click.option("--store", metavar="DIR", help="Where runs and models are kept. [default: OUTPUT/_store]")
 @click.option("--no-source", is_flag=True, help="Publish the synthetic rows alone, in exactly the source's schema.")
 @_time_budget
@@ -157,7 +165,8 @@ def augment(
     source: str,
     output: str,
     rows: int | None,
-    ratio: float | None,
+    ratio: float | str | None,
+    target: str | None,
     store: str | None,
     no_source: bool,
     time_budget: float | None,
@@ -175,12 +184,25 @@ def augment(
     size = {name: value for name, value in {"rows": rows, "ratio": ratio}.items() if value is not None}
     if no_source:
         overrides = ("publish.include_source=false", *overrides)
-    settings = _run_settings(overrides, seed=seed, time_budget=time_budget, exclude=exclude, generate=size)
+    settings = _run_settings(
+        overrides, seed=seed, time_budget=time_budget, exclude=exclude, target=target, generate=size
+    )
     with _progress() as report:
         result = walk(source, output, store=store, settings=settings, report=report)
     if not as_json and result.verdict == "borderline":
         click.echo("The verdict is borderline: published, but look at the report.", err=True)
-    _show(result.to_dict(), as_json)
+    facts = result.to_dict()
+    _show(facts if as_json else {**facts, "utility": _utility_in_words(facts["utility"])}, as_json)
+
+
+def _utility_in_words(utility: Mapping[str, Any] | None) -> str:
+    if utility is None:
+        return "not asked for; name a --target"
+    if utility["not_measured"]:
+        return str(utility["not_measured"])
+    scores = f"{utility['metric']} {_readable(utility['score_real'])} from real rows"
+    scores = f"{scores}, {_readable(utility['score_synthetic'])} from synthetic rows."
+    return f"{scores} {(utility['dose_curve'] or {}).get('reason', '')}".rstrip()
 
 
 @commands.command()
@@ -249,6 +271,7 @@ def generate(model_dir: str, rows: int, output: str, seed: int | None, as_json: 
 @click.argument("synthetic")
 @click.option("--report", required=True, metavar="DIR", help="Where report.json goes.")
 @click.option("--holdout", metavar="PATH", help="Real rows that the generator never saw. [default: a tenth of SOURCE]")
+@_target
 @_exclude
 @_set
 @_json
@@ -257,6 +280,7 @@ def validate(
     synthetic: str,
     report: str,
     holdout: str | None,
+    target: str | None,
     exclude: tuple[str, ...],
     overrides: tuple[str, ...],
     as_json: bool,
@@ -264,7 +288,7 @@ def validate(
     """Judge SYNTHETIC against SOURCE; exit 3 if the gate says no."""
     from vae_ops.standalone import judge_tables
 
-    settings = _run_settings(overrides, exclude=exclude)
+    settings = _run_settings(overrides, exclude=exclude, target=target)
     with only_results_on_stdout():
         result = judge_tables(source, synthetic, report=report, holdout=holdout, settings=settings)
     _show(result.to_dict(), as_json)

@@ -173,6 +173,8 @@ class AugmentResult(_Record):
         model_path: Bundle of the promoted model.
         metrics: What the gate measured, by name.
         run_id: Digest of source, settings and code version.
+        utility: What synthetic rows are worth for the target, and the dose that follows (the fields of
+            `vae_ops.validation.evidence.UtilityEvidence`); None without a target.
     """
 
     snapshot_path: str
@@ -186,3 +188,4 @@ class AugmentResult(_Record):
     model_path: str
     metrics: Mapping[str, float]
     run_id: str
+    utility: Mapping[str, Any] | None = None

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from vae_ops.errors import BundleError, GateRefusedError, InputError, UsageError, VaeOpsError
@@ -42,12 +43,15 @@ from vae_ops.records import (
     TrainRecord,
     ValidateRecord,
 )
-from vae_ops.schema import check_overrides
+from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.settings import RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
 from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, training_listener
+
+if TYPE_CHECKING:
+    from vae_ops.validation.evidence import UtilityEvidence
 
 __all__ = [
     "StepSpec",
@@ -84,6 +88,10 @@ def _examine(walk: Walk) -> Profile:
             check_apart(locate(walk.source.uri), place)
         check_writable(place)
     check_overrides(walk.source.schema, walk.settings.read.semantic_types)
+    if walk.settings.utility.target is not None:
+        from vae_ops.validation.target import check_target
+
+        check_target(walk.source.schema, walk.settings.utility)
     return profile_source(walk.source)
 
 
@@ -116,13 +124,40 @@ def _train(walk: Walk) -> TrainRecord:
     walk.tell("train", 0.0, "preparing")
     learned = learn(walk.source, walk.settings, walk.engine, training_listener(walk.report))
     run.trained.remove()
+    run.utility.remove()
     write_rows(run.root, run.training.name, learned.training)
     write_rows(run.root, run.holdout.name, learned.holdout)
     run.candidate.remove()
     record = learned.save(run.candidate, seconds=time.monotonic() - begin)
+    done = f"{record.steps:,} steps in {record.seconds:.0f} s"
+    if walk.settings.picks_dose:
+        walk.tell("train", 0.99, f"{done}; measuring which dose of synthetic rows helps")
+        done = f"{done}; {_finding_of(_measure_utility(walk, learned.model, learned.training, learned.holdout))}"
     run.trained.write_json(record.to_dict())
-    walk.tell("train", 1.0, f"{record.steps:,} steps in {record.seconds:.0f} s", steps=record.steps)
+    walk.tell("train", 1.0, done, steps=record.steps)
     return record
+
+
+def _measure_utility(walk: Walk, model: Model, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence":
+    """Measures what rows of the model are worth for the target, on rows that are drawn for this and not published."""
+    from vae_ops.validation.utility import measure_utility, synthetic_rows_wanted
+
+    settings, seed = walk.settings.utility, walk.settings.generate.seed
+    semantic_types = infer_semantic_types(training, walk.settings.read.semantic_types)
+    rows = synthetic_rows_wanted(training, semantic_types, settings)
+    drawn = pa.concat_tables([model.schema.empty_table(), *model.sample_shard(rows, seed=_another(seed))])
+    evidence = measure_utility(training, holdout, drawn, semantic_types, settings, seed=seed)
+    walk.run.utility.write_json(dataclasses.asdict(evidence))
+    return evidence
+
+
+def _another(seed: int) -> int:
+    """A seed whose rows are not those of `seed`."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _finding_of(evidence: "UtilityEvidence") -> str:
+    return evidence.dose_curve.reason if evidence.dose_curve else evidence.not_measured
 
 
 # --- generate ----------------------------------------------------------------------------------------------------
@@ -143,7 +178,7 @@ def generate(spec: StepSpec, *, report: Report | None = None) -> PartRecord:
 def _generate(walk: Walk) -> PartRecord:
     spec, run = walk.spec, walk.run
     model = _load_model(walk)
-    rows = walk.settings.generate.synthetic_rows(walk.profile.rows)
+    rows = walk.rows_to_draw
     # The parts of an earlier try in another number of shards must not be mistaken for this run's.
     for name in run.parts.list():
         if not name.endswith(f"-of-{spec.shards:05d}.parquet"):
@@ -170,11 +205,20 @@ def _load_model(walk: Walk) -> Model:
 
 def _counted(walk: Walk, tables: Iterator[pa.Table], expected: int) -> Iterator[pa.RecordBatch]:
     done = 0
-    walk.tell("generate", 0.0, "drawing rows")
+    walk.tell("generate", 0.0, _amount(walk))
     for table in tables:
         yield from table.to_batches()
         done += table.num_rows
         walk.tell("generate", 0.99 * done / max(expected, 1), f"{done:,} rows", rows=done)
+
+
+def _amount(walk: Walk) -> str:
+    rows, settings = f"drawing {walk.rows_to_draw:,} rows", walk.settings
+    if settings.picks_dose:
+        return f"{rows}, as the dose curve says"
+    if settings.generate.ratio == "auto" and settings.generate.rows is None:
+        return f"{rows}: without a target, auto means one synthetic row per source row"
+    return rows
 
 
 def _provenance(walk: Walk) -> Provenance:
@@ -207,6 +251,7 @@ def _validate(walk: Walk) -> ValidateRecord:
     parts = _whole_set_of_parts(walk)
     walk.tell("validate", 0.0, "comparing with the source")
     training, holdout = read_rows(run.training), read_rows(run.holdout)
+    _utility(walk, training, holdout)
     read = walk.settings.read
     synthetic = _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False)
     result = judge(training, holdout, synthetic, walk.settings.gate, seed=walk.settings.generate.seed)
@@ -215,6 +260,16 @@ def _validate(walk: Walk) -> ValidateRecord:
     run.verdict.write_json({**facts, "parts": {part.name: digest_file(part) for part in parts}})
     walk.tell("validate", 1.0, f"verdict: {result.verdict}")
     return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, run.report.uri)
+
+
+def _utility(walk: Walk, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence | None":
+    """What was measured to pick the dose, or is measured now where the number of rows was given."""
+    if walk.settings.utility.target is None:
+        return None
+    if walk.settings.picks_dose:
+        return walk.utility
+    walk.tell("validate", 0.0, "learning the target from synthetic and from real rows")
+    return _measure_utility(walk, _load_model(walk), training, holdout)
 
 
 def _whole_set_of_parts(walk: Walk) -> list[Location]:
@@ -325,7 +380,7 @@ def _commit(walk: Walk, parts: list[Location], verdict: Mapping[str, Any]) -> Pu
 
 
 def _publishing_listener(walk: Walk, rows_source: int) -> Callable[[int], None]:
-    total = rows_source + walk.settings.generate.synthetic_rows(walk.profile.rows)
+    total = rows_source + walk.rows_to_draw
     done = 0
 
     def listen(rows: int) -> None:
@@ -396,6 +451,7 @@ def augment(
         _save_profile(walk, found)
         try:
             published, metrics = _walk_on(walk, stopwatch)
+            found_utility = _utility_facts(walk)
         except (BundleError, InputError, UsageError):
             place.remove_run(walk.run)
             raise
@@ -407,6 +463,7 @@ def augment(
         model_path=place.model(published.model_version).uri,
         metrics=metrics,
         run_id=spec.run_id,
+        utility=found_utility,
     )
 
 
@@ -423,6 +480,12 @@ def _walk_on(walk: Walk, stopwatch: "_Stopwatch") -> tuple[PublishRecord, Mappin
         raise GateRefusedError(_refusal(judged.reasons, kept))
     with stopwatch.time("publish"):
         return _publish(walk), judged.metrics
+
+
+def _utility_facts(walk: Walk) -> dict[str, Any] | None:
+    if walk.settings.utility.target is None:
+        return None
+    return dataclasses.asdict(walk.utility)
 
 
 class _Stopwatch:

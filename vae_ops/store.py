@@ -3,8 +3,8 @@
 A rename is one edit here and nowhere else. What the files hold is decided by `steps.py` and `publishing.py`; how bytes
 get to a URI by `storage.py`.
 
-    STORE/runs/RUN_ID/       profile.json  training.arrow  holdout.arrow  candidate/  train.json  parts/
-                             verdict.json  report.json  publish.json  state.json
+    STORE/runs/RUN_ID/       profile.json  training.arrow  holdout.arrow  candidate/  utility.json  train.json
+                             parts/  verdict.json  report.json  publish.json  state.json
     STORE/models/VERSION/    promoted bundles          STORE/champion.json   {version, run_id, history}
     STORE/rejected/RUN_ID/   candidate and verdict of runs that the gate refused
     OUTPUT/_latest.json      the one pointer that readers follow
@@ -159,8 +159,13 @@ class Run:
         return self.root.child("candidate")
 
     @property
+    def utility(self) -> Location:
+        """What synthetic rows are worth for learning a target, and the dose that follows; only with a target."""
+        return self.root.child("utility.json")
+
+    @property
     def trained(self) -> Location:
-        """Record of the train step; its presence says that the three artifacts above are whole."""
+        """Record of the train step; its presence says that the artifacts above are whole."""
         return self.root.child("train.json")
 
     @property

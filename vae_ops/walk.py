@@ -28,6 +28,7 @@ from vae_ops.table import SourceLike, SourceTable, open_source, split_holdout
 
 if TYPE_CHECKING:
     from vae_ops.training import TrainingProgress
+    from vae_ops.validation.evidence import UtilityEvidence
 
 __all__ = ["Engine", "Learned", "Model", "Walk", "default_engine", "learn", "path_of", "recipe_of", "training_listener"]
 
@@ -144,6 +145,22 @@ class Walk:
         if not location.exists():
             raise UsageError(f"Run {self.spec.run_id!r} has no {location.name}: run its {step} step first.")
         return location.read_json()
+
+    @property
+    def utility(self) -> "UtilityEvidence":
+        """What synthetic rows are worth for learning the target."""
+        from vae_ops.validation.evidence import UtilityEvidence  # its package takes a second, for scikit-learn
+
+        return UtilityEvidence.from_dict(self.read_json(self.run.utility, "train"))
+
+    @property
+    def rows_to_draw(self) -> int:
+        """Synthetic rows of the run; what does not provably help is not drawn."""
+        dose = 1.0
+        if self.settings.picks_dose:
+            curve = self.utility.dose_curve
+            dose = curve.picked if curve else 0.0
+        return self.settings.generate.synthetic_rows(self.profile.rows, dose=dose)
 
     def check_unchanged(self, source: SourceTable) -> None:
         """Makes sure that all steps of a run see the same rows."""

@@ -69,10 +69,20 @@ def _amount_params() -> dict[str, Param]:
         ),
         "ratio": Param(
             None,
-            type=["null", "number"],
+            # A field for text, as that alone takes both: the form draws the first type that is not null.
+            type=["null", "string", "number"],
+            pattern=r"^\s*(auto|\d+\.?\d*|\.\d+)\s*$",
             minimum=0,
             title="Synthetic rows per source row",
-            description="Leave empty, together with the rows above, for one synthetic row per source row.",
+            description="A number, or `auto` for the dose that provably helps to learn the target below, if any does. "
+            "Leave empty, together with the rows above, for one synthetic row per source row.",
+        ),
+        "target": Param(
+            None,
+            type=["null", "string"],
+            minLength=1,
+            title="Target column",
+            description="Column that downstream models will learn; validation says what the rows are worth for it.",
         ),
     }
 

@@ -44,6 +44,7 @@ def named_settings(
     *,
     rows: int | str | None,
     ratio: float | str | None,
+    target: str | None,
     exclude: Sequence[str] | str,
     seed: int | str | None,
     time_budget_seconds: float | str | None,
@@ -53,6 +54,7 @@ def named_settings(
         "read": {"exclude": exclude if isinstance(exclude, str) else list(exclude), "seed": seed},
         "train": {"time_budget_seconds": time_budget_seconds, "seed": seed},
         "generate": {"rows": rows, "ratio": ratio, "seed": seed},
+        "utility": {"target": target},
     }
 
 
@@ -98,6 +100,8 @@ def _value(value: Any, hint: Any, name: str) -> Any:
         return {key: inner for key, inner in section.items() if inner is not None}
     if not isinstance(value, str) or hint is str or typing.get_origin(hint) is typing.Literal:
         return value
+    if str in typing.get_args(hint):
+        return parse_text(value)
     parsed = _literal(value)
     if typing.get_origin(hint) is tuple and not isinstance(parsed, list | tuple | None):
         return [part.strip() for part in value.split(",") if part.strip()]

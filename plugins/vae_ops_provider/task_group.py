@@ -37,7 +37,9 @@ class VaeAugmentation(TaskGroup):
         output: URI of the directory that holds the snapshots.
         store: URI of the directory for runs and models; by default it lies inside `output`.
         rows: Synthetic rows; excludes `ratio`.
-        ratio: Synthetic rows per source row. Without `rows` and `ratio`, one synthetic row per source row.
+        ratio: Synthetic rows per source row; with a `target`, `"auto"` is the dose that provably helps to learn it, if
+            any does. Without `rows` and `ratio`, one synthetic row per source row.
+        target: Column that downstream models will learn; validation then measures what the rows are worth for it.
         exclude: Columns to leave out: a sequence, or text with commas between the names.
         seed: Decides sample, training and rows; the same source, settings and seed give the same bytes.
         time_budget_seconds: Wall clock that training should take on two quiet cores.
@@ -64,6 +66,7 @@ class VaeAugmentation(TaskGroup):
         store: str | None = None,
         rows: int | str | None = None,
         ratio: float | str | None = None,
+        target: str | None = None,
         exclude: Sequence[str] | str = (),
         seed: int | str | None = None,
         time_budget_seconds: float | str | None = None,
@@ -75,7 +78,12 @@ class VaeAugmentation(TaskGroup):
     ) -> None:
         super().__init__(group_id=group_id, **kwargs)
         named = named_settings(
-            rows=rows, ratio=ratio, exclude=exclude, seed=seed, time_budget_seconds=time_budget_seconds
+            rows=rows,
+            ratio=ratio,
+            target=target,
+            exclude=exclude,
+            seed=seed,
+            time_budget_seconds=time_budget_seconds,
         )
         self.asset = self._asset(asset)
         shared = {

@@ -453,35 +453,30 @@ class _Gains:
 def _pick(trial: _Trial, points: Sequence[DosePoint], best: DosePoint, over_all: Interval | None) -> tuple[float, str]:
     """The dose to add, and why; `over_all` is the best dose's gain over all real rows, where it gains at all."""
     metric, rows = _METRICS[trial.target.task], f"{trial.rows_known:,}"
-    gain = f"{_parts(best.dose)} {_signed(best.gain)} ({_bounds(best.gain_interval)})"
     if over_all is None:
         top = max(points[1:], key=lambda point: point.gain)
-        gain = f"{_parts(top.dose)} {_signed(top.gain)} ({_bounds(top.gain_interval)})"
         return 0.0, (
-            f"No dose raises the {metric} beyond chance, so none is added: the highest gain has {gain}, on "
+            f"No dose raises the {metric} beyond chance, so none is added: at best, {_change(top)}, measured on "
             f"{len(trial.test):,} test rows."
         )
     if trial.rows_known == trial.plan.real_rows:
-        return best.dose, f"Of the gains in {metric} beyond chance, {gain} is the surest."
+        return best.dose, f"The surest gain in {metric} beyond chance: {_change(best)}."
     # The generator saw all rows and passes some of what they hold on to a fit that has only a sample of them.
-    sampled = f"Added to {trial.plan.real_rows:,} of {rows} real rows, {gain} raises the {metric}"
+    sampled = f"Added to {trial.plan.real_rows:,} of {rows} real rows, {_change(best)} in {metric}"
     if len(trial.real) < trial.rows_known:
-        return 0.0, f"{sampled}; so many rows are too many to confirm that it does so added to all, so none is added."
+        return 0.0, f"{sampled}; whether that holds for all of them would take too long to confirm, so none is added."
     if over_all.low > 0:
-        return best.dose, f"{sampled}, also over what all {rows} real rows alone reach ({_bounds(over_all)})."
-    return 0.0, f"{sampled}, but not beyond what all {rows} real rows alone reach, so none is added."
+        return best.dose, f"{sampled}, also beyond what all real rows alone reach ({_bounds(over_all)})."
+    return 0.0, f"{sampled}, but not beyond what all real rows alone reach, so none is added."
 
 
-def _parts(dose: float) -> str:
-    return f"{dose:g} {'part' if dose <= 1 else 'parts'} synthetic"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
+def _change(point: DosePoint) -> str:
+    parts = f"{point.dose:g} {'part' if point.dose <= 1 else 'parts'} synthetic"
+    return f"{parts} {'make' if point.dose > 1 else 'makes'} a difference of {point.gain:+.4f} ({_bounds(point.gain_interval)})"
 
 
 def _bounds(interval: Interval) -> str:
-    return f"{_signed(interval.low)} to {_signed(interval.high)}"
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
 
 
 def utility_findings(evidence: UtilityEvidence, settings: UtilitySettings) -> list[Finding]:
