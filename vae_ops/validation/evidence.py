@@ -359,6 +359,7 @@ class UtilityEvidence:
         rows_test: Rows of the test fold, none of which reached the generator.
         dose_curve: None where too few synthetic rows are at hand.
         not_measured: Why there is nothing above, for a person; empty where there is.
+        caveat: What puts the figures in doubt, for a person; empty where nothing is known to.
     """
 
     target: str
@@ -375,6 +376,7 @@ class UtilityEvidence:
     rows_test: int = 0
     dose_curve: DoseCurve | None = None
     not_measured: str = ""
+    caveat: str = ""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

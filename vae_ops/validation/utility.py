@@ -471,8 +471,8 @@ def _pick(trial: _Trial, points: Sequence[DosePoint], best: DosePoint, over_all:
 
 
 def _change(point: DosePoint) -> str:
-    parts = f"{point.dose:g} {'part' if point.dose <= 1 else 'parts'} synthetic"
-    return f"{parts} {'make' if point.dose > 1 else 'makes'} a difference of {point.gain:+.4f} ({_bounds(point.gain_interval)})"
+    amount = f"{point.dose:g} part{'s' if point.dose > 1 else ''} synthetic"
+    return f"{amount} for a difference of {point.gain:+.4f} ({_bounds(point.gain_interval)})"
 
 
 def _bounds(interval: Interval) -> str:
