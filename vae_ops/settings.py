@@ -104,6 +104,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
 def _coerce_one_of(value: Any, options: tuple[Any, ...], where: str) -> Any:
     if value is None and type(None) in options:
         return None
+    if value == "off" and options == (float, type(None)):
+        return None
     first, *others = [option for option in options if option is not type(None)]
     for other in others:
         with contextlib.suppress(SettingsError):
@@ -220,20 +222,29 @@ class GenerateSettings(_Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings(_Settings):
-    """What the gate lets through. Errors are percent, 0 is perfect.
+    """What the gate lets through. Errors are percent, 0 is perfect; None (or `off`) switches a metric off.
 
-    Each limit is widened by what the sizes of the two samples make unavoidable, so that a small table is not refused
-    for noise. A value between the limit and `borderline` times the limit's distance from perfect is borderline.
+    Every limit is a multiple of the noise floor, which is what a perfect sampler scores at these numbers of rows. A
+    `max_…` says how much beyond the floor is allowed at most, so that the wide floor of a small table excuses nothing
+    but noise, and about half of it is always allowed, so that the narrow floor of a large one does not make a fault of
+    what nobody would notice. A value beyond its limit is borderline until it lies `borderline` times as far from the
+    floor as the limit does, and for as long as its confidence interval reaches down to the limit.
 
     Attributes:
+        noise_multiple: How many noise floors a metric may reach.
         max_shape_error_percent: Mean over columns of 100 × KS or total-variation distance.
-        max_trend_error_percent: Mean over column pairs of 100 × correlation or contingency error.
+        max_column_error_percent: The same of the worst column.
+        max_mean_shift_sd: Distance of the means in real standard deviations, of the worst column.
+        max_trend_error_percent: Mean over the pairs of columns with a trend of 100 × correlation or contingency error.
+        max_pair_error_percent: The same over all pairs.
+        max_dependence_error_percent: 100 × the distance of joint distributions that no single column explains, of the
+            worst pair.
         max_c2st_auc: AUC of boosted trees telling synthetic from held-out rows; 0.5 cannot tell.
         max_copy_excess_percent: Exact copies of training rows, above the share found among held-out rows.
         borderline: Factor on a limit up to which the verdict is borderline instead of fail.
         sample_rows: Fixed-seed sample per side on which all but the search for copies is judged.
         max_near_copy_excess_percent: Synthetic rows ten times nearer to one training row than to any other, above the
-            share found among real rows. None switches this and any of the following off.
+            share found among real rows.
         max_dcr_share_percent: Synthetic rows nearer to training than to held-out rows, equal numbers of both; 50 is
             perfect.
         max_membership_auc: AUC of an attacker telling training from held-out rows by the synthetic rows; 0.5 cannot
@@ -243,12 +254,17 @@ class GateSettings(_Settings):
         max_extreme_leak_percent: The same of least and greatest values that a single training row holds.
     """
 
-    max_shape_error_percent: float = 4.0
-    max_trend_error_percent: float = 8.0
-    max_c2st_auc: float = 0.75
-    max_copy_excess_percent: float = 0.5
+    noise_multiple: float = 4.0
+    max_shape_error_percent: float | None = 4.0
+    max_column_error_percent: float | None = 8.0
+    max_mean_shift_sd: float | None = 0.06
+    max_trend_error_percent: float | None = 8.0
+    max_pair_error_percent: float | None = 8.0
+    max_dependence_error_percent: float | None = 10.0
+    max_c2st_auc: float | None = 0.75
+    max_copy_excess_percent: float | None = 0.5
     borderline: float = 1.5
-    sample_rows: int = 20_000
+    sample_rows: int = 50_000
     max_near_copy_excess_percent: float | None = 1.0
     max_dcr_share_percent: float | None = 53.0
     max_membership_auc: float | None = 0.55
@@ -257,8 +273,10 @@ class GateSettings(_Settings):
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        _check_range(self, "max_shape_error_percent", 0.0, 100.0)
-        _check_range(self, "max_trend_error_percent", 0.0, 100.0)
+        _check_range(self, "noise_multiple", 1.0)
+        for measured in ("shape", "column", "trend", "pair", "dependence"):
+            _check_range(self, f"max_{measured}_error_percent", 0.0, 100.0)
+        _check_range(self, "max_mean_shift_sd", 0.0)
         _check_range(self, "max_c2st_auc", 0.5, 1.0)
         _check_range(self, "max_copy_excess_percent", 0.0, 100.0)
         _check_range(self, "borderline", 1.0)
@@ -268,6 +286,13 @@ class GateSettings(_Settings):
         _check_range(self, "max_membership_auc", 0.5, 1.0)
         _check_range(self, "max_rare_leak_percent", 0.0, 100.0)
         _check_range(self, "max_extreme_leak_percent", 0.0, 100.0)
+
+    @property
+    def judges_privacy(self) -> bool:
+        """Whether any metric of privacy is switched on."""
+        limits = ("copy_excess_percent", "near_copy_excess_percent", "dcr_share_percent", "membership_auc")
+        leaks = ("rare_leak_percent", "extreme_leak_percent")
+        return any(getattr(self, f"max_{name}") is not None for name in limits + leaks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ __all__ = [
     "encode_tables",
     "joint_codes",
     "quoted",
+    "row_count",
     "take_rows",
 ]
 
@@ -34,6 +35,8 @@ _NUMBER_TYPES = frozenset(
     {SemanticType.NUMERIC, SemanticType.DATETIME, SemanticType.DATE, SemanticType.TIME, SemanticType.DURATION}
 )
 _EXACT_IN_FLOAT64 = 2**53
+_LONGEST_LABEL = 200
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _WIDEST_DECIMAL = 75  # one digit less than decimal256 holds, so that a difference still fits
 
 
@@ -42,17 +45,30 @@ class NumberColumn:
     """A numeric, date or time column.
 
     Attributes:
-        values: float64 `(rows,)`, NaN where missing. Values that float64 would merge are shifted by the first table's
-            least value, so only differences and order mean anything.
+        values: float64 `(rows,)`, NaN where missing: the stored value less `origin`, which is the first table's least
+            value where float64 would merge neighbours, else 0.
         missing: int8 `(rows,)`: 0 present, 1 null, 2 NaN.
+        origin: Stored value at which `values` is 0.
+        unit: Seconds in one stored step of a date or time; 1 for numbers.
     """
 
     values: NDArray[np.float64]
     missing: NDArray[np.int8]
+    origin: float = 0.0
+    unit: float = 1.0
 
     def take(self, rows: NDArray[np.int64]) -> "NumberColumn":
         """The column at these row numbers."""
-        return NumberColumn(self.values[rows], self.missing[rows])
+        return NumberColumn(self.values[rows], self.missing[rows], self.origin, self.unit)
+
+    @property
+    def finite(self) -> NDArray[np.float64]:
+        """The values that are present and finite."""
+        return self.values[np.isfinite(self.values)]
+
+    def in_units(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turns values of this encoding into the column's units: dates and times as seconds."""
+        return (values + self.origin) * self.unit
 
 
 @dataclass(frozen=True)
@@ -62,18 +78,35 @@ class CategoryColumn:
     Attributes:
         codes: int64 `(rows,)`, from 0 to `size - 1`; equal values have equal codes in all tables encoded together.
         size: Distinct values over all tables encoded together.
+        values: Arrow array `(size,)`: what each code stands for; None where only equality matters.
     """
 
     codes: NDArray[np.int64]
     size: int
+    values: pa.Array | None = None
 
     def take(self, rows: NDArray[np.int64]) -> "CategoryColumn":
         """The column at these row numbers."""
-        return CategoryColumn(self.codes[rows], self.size)
+        return CategoryColumn(self.codes[rows], self.size, self.values)
+
+    def label(self, code: int) -> str:
+        """A category as text, cut when very long."""
+        value = self.values[code].as_py() if self.values is not None else code
+        if value is None:
+            return "(null)"
+        text = value.hex() if isinstance(value, bytes) else str(value)
+        return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
 
 
 Column = NumberColumn | CategoryColumn
 EncodedTable = Mapping[str, Column]
+
+
+def row_count(table: EncodedTable) -> int:
+    """Rows of an encoded table; 0 where it has no columns."""
+    for column in table.values():
+        return len(column.values if isinstance(column, NumberColumn) else column.codes)
+    return 0
 
 
 def take_rows(table: EncodedTable, rows: NDArray[np.int64]) -> EncodedTable:
@@ -106,9 +139,9 @@ def _encode_column(columns: Sequence[pa.ChunkedArray], semantic_type: SemanticTy
     if semantic_type in _NUMBER_TYPES:
         plain = [_as_arithmetic(column) for column in columns]
         origin = _origin(plain[0])
-        return [_number_column(column, origin) for column in plain]
-    codes, size = joint_codes(columns)
-    return [CategoryColumn(part, size) for part in codes]
+        return [_number_column(column, origin, _unit_seconds(columns[0].type)) for column in plain]
+    codes, values = _joint_values(columns)
+    return [CategoryColumn(part, len(values), values) for part in codes]
 
 
 def joint_codes(columns: Sequence[pa.ChunkedArray]) -> tuple[list[NDArray[np.int64]], int]:
@@ -119,6 +152,11 @@ def joint_codes(columns: Sequence[pa.ChunkedArray]) -> tuple[list[NDArray[np.int
     Returns:
         The codes, int64 `(rows,)` per column, and the number of distinct values.
     """
+    codes, values = _joint_values(columns)
+    return codes, len(values)
+
+
+def _joint_values(columns: Sequence[pa.ChunkedArray]) -> tuple[list[NDArray[np.int64]], pa.Array]:
     chunks = [chunk for column in columns for chunk in column.chunks]
     joined = pa.chunked_array(chunks, type=columns[0].type)
     if pa.types.is_floating(joined.type):
@@ -126,8 +164,8 @@ def joint_codes(columns: Sequence[pa.ChunkedArray]) -> tuple[list[NDArray[np.int
     parts = joined.dictionary_encode(null_encoding="encode").chunks
     codes = np.concatenate([part.indices.to_numpy(zero_copy_only=False) for part in parts] or [np.empty(0)])
     ends = np.cumsum([len(column) for column in columns])[:-1]
-    size = len(parts[0].dictionary) if parts else 0
-    return np.split(codes.astype(np.int64), ends), size
+    values = parts[0].dictionary if parts else pa.array([], joined.type)
+    return np.split(codes.astype(np.int64), ends), values
 
 
 def align_table(table: pa.Table, schema: pa.Schema, role: str) -> pa.Table:
@@ -198,14 +236,22 @@ def _wide_decimal(arrow_type: pa.DataType) -> pa.DataType:
     return pa.decimal256(_WIDEST_DECIMAL, arrow_type.scale if pa.types.is_decimal(arrow_type) else 0)
 
 
-def _number_column(column: pa.ChunkedArray, origin: Any) -> NumberColumn:
+def _unit_seconds(arrow_type: pa.DataType) -> float:
+    """Seconds in one step of a date or time as it is stored, 1 for any other type."""
+    if pa.types.is_date(arrow_type):
+        return 86_400.0 if pa.types.is_date32(arrow_type) else 1e-3
+    return _SECONDS[arrow_type.unit] if pa.types.is_temporal(arrow_type) else 1.0
+
+
+def _number_column(column: pa.ChunkedArray, origin: Any, unit: float) -> NumberColumn:
     if origin is not None:
         column = pc.subtract(column.cast(_wide_decimal(column.type)), origin)
     floats = column.cast(pa.float64(), safe=False)
     null = floats.is_null().to_numpy()
     values = np.array(floats.to_numpy(), dtype=np.float64)
     missing = np.where(null, MISSING_CODES["null"], np.where(np.isnan(values), MISSING_CODES["nan"], 0))
-    return NumberColumn(values, missing.astype(np.int8))
+    start = 0.0 if origin is None else float(origin.as_py())
+    return NumberColumn(values, missing.astype(np.int8), start, unit)
 
 
 def quoted(name: str, longest: int = 60) -> str:

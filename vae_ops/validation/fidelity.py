@@ -1,129 +1,312 @@
-"""How well synthetic rows match real ones: shape per column, trend per pair of columns, and all columns at once (C2ST).
+"""How well synthetic rows match real ones: shape per column and trend per pair of columns, as pure functions.
 
-Every metric is a pure function of columns encoded by `columns.py`. What is good enough is decided by `gate.py`; whether
-the match was bought by copying rows is asked by `privacy.py`.
+Both averages are SDMetrics' Column Shapes and Column Pair Trends, turned into errors. `joint.py` looks at all columns at
+once, `column_facts.py` describes one column for a person, `noise_floor.py` asks what chance alone does to these numbers
+and `gate.py` what is good enough. Columns arrive encoded by `columns.py`.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from threadpoolctl import threadpool_limits
 
-from vae_ops.validation.columns import (
-    MISSING_CODES,
-    CategoryColumn,
-    Column,
-    EncodedTable,
-    NumberColumn,
-    take_rows,
-)
+from vae_ops.validation.columns import MISSING_CODES, CategoryColumn, Column, EncodedTable, NumberColumn
 
 __all__ = [
-    "C2stResult",
-    "auc_standard_error",
-    "c2st",
+    "BINS",
+    "STRONG_ASSOCIATION",
+    "STRONG_CORRELATION",
+    "Counted",
+    "PairTrend",
     "choose_pairs",
     "contingency_error",
+    "coarsen_columns",
     "correlation_matrix",
+    "count_columns",
+    "cramers_v",
+    "dependence_error",
+    "discrete_codes",
     "ks_error",
+    "mean_shift",
+    "pair_trends",
+    "shape_distance",
     "shape_error",
     "total_variation",
     "trend_errors",
 ]
 
+Codes = NDArray[np.int64]
+
 BINS = 10
 MAX_CATEGORIES = 255  # what scikit-learn's histogram trees take in one feature
-MAX_CELLS = 1_200_000  # rows × columns of the C2ST, about ten seconds on one core
-MIN_ROWS = 1_000  # a wide table gives up columns before it gives up these rows
-FOLDS = 5
-SUSPICIOUS = 3.0  # standard errors above chance at which it is worth asking which columns tell
-TELLING_COLUMNS = 3
-MAX_ITERATIONS, FEWEST_ITERATIONS = 100, 40
-MAX_SPLIT_SEARCHES = 6_000  # iterations × columns of one fit, so that 300 columns take seconds, not minutes
+COARSE_CATEGORIES = 30  # two columns of these fill at most 900 cells, so that a cell holds more than noise
+# From where on SDMetrics 0.32's quality report counts a pair: |r| and Cramér's V of the real rows.
+STRONG_CORRELATION, STRONG_ASSOCIATION = 0.5, 0.3
 
 
-def ks_error(real: NumberColumn, synthetic: NumberColumn) -> float:
-    """Kolmogorov-Smirnov distance of two number columns in which null and NaN are categories of their own.
+# --- one column ----------------------------------------------------------------------------------------------------
 
-    The largest difference, over all values t, between the two shares of rows at or below t, above t, null, or NaN.
-    Without missing values this is the usual statistic, and 1 - SDMetrics' `KSComplement`.
 
-    Returns:
-        A distance from 0 (same distribution) to 1 (nothing in common); symmetric.
+@dataclass(frozen=True)
+class Counted:
+    """A column as a distance counts it: ready to be compared again and again on other rows.
+
+    Attributes:
+        codes: int64 `(rows,)`, below `size`.
+        size: Number of codes.
+        ordered: The first so many codes stand for present values in rising order; 0 for categories.
     """
-    left, right = np.sort(real.values[real.missing == 0]), np.sort(synthetic.values[synthetic.missing == 0])
-    at = np.concatenate([left, right])
-    below = _share_below(left, at, len(real.values)) - _share_below(right, at, len(synthetic.values))
-    kinds = [np.mean(real.missing == kind) - np.mean(synthetic.missing == kind) for kind in MISSING_CODES.values()]
-    above = kinds[0] - below  # rows above t are the present ones that are not at or below t
-    return float(np.abs(np.concatenate([below, above, kinds])).max())
+
+    codes: Codes
+    size: int
+    ordered: int
+
+    def take(self, rows: Codes) -> "Counted":
+        """The column at these row numbers."""
+        return Counted(self.codes[rows], self.size, self.ordered)
 
 
-def _share_below(ordered: NDArray[np.float64], at: NDArray[np.float64], rows: int) -> NDArray[np.float64]:
-    return np.searchsorted(ordered, at, side="right") / rows
+def count_columns(real: Column, columns: Sequence[Column]) -> list[Counted]:
+    """Codes one column of several tables alike; of categories the infrequent ones in `real` are lumped together.
 
-
-def total_variation(real: NDArray[np.int64], synthetic: NDArray[np.int64], size: int) -> float:
-    """Total-variation distance of two samples of codes below `size`; 1 - SDMetrics' `TVComplement`.
-
-    Returns:
-        A distance from 0 (same shares) to 1 (no code in common); symmetric.
+    A column of more than 254 categories is compared by those most frequent in `real` and all others as one, because the
+    share of a category seen a few times says nothing about the sampler.
     """
-    difference = np.bincount(real, minlength=size) / len(real) - np.bincount(synthetic, minlength=size) / len(synthetic)
-    return float(np.abs(difference).sum() / 2)
+    if isinstance(real, CategoryColumn):
+        lookup, size = _lumping(real)
+        return [Counted(lookup[_categories(column).codes], size, 0) for column in columns]
+    numbers = [_numbers(column) for column in columns]
+    distinct = np.unique(np.concatenate([column.values[column.missing == 0] for column in numbers]))
+    return [Counted(_ranks(column, distinct), len(distinct) + len(MISSING_CODES), len(distinct)) for column in numbers]
+
+
+def _ranks(column: NumberColumn, distinct: NDArray[np.float64], *, above: int = 0) -> Codes:
+    """Place of each value among rising bounds; `above` says how many places lie beyond the last bound."""
+    absent = len(distinct) + above + column.missing.astype(np.int64)
+    return np.where(column.missing == 0, np.searchsorted(distinct, column.values), absent)
+
+
+def _numbers(column: Column) -> NumberColumn:
+    if not isinstance(column, NumberColumn):
+        raise TypeError("One side of the column is encoded as numbers, the other as categories; encode both together.")
+    return column
+
+
+def _categories(column: Column) -> CategoryColumn:
+    if not isinstance(column, CategoryColumn):
+        raise TypeError("One side of the column is encoded as numbers, the other as categories; encode both together.")
+    return column
+
+
+def shape_distance(real: Counted, synthetic: Counted) -> float:
+    """Distance of one column's two distributions, from 0 to 1: KS where values have an order, else total variation.
+
+    In the KS distance null and NaN are categories of their own: it is the largest difference, over all values t, between
+    the two shares of rows at or below t, above t, null, or NaN.
+    """
+    left, right = (np.bincount(side.codes, minlength=side.size) for side in (real, synthetic))
+    rows = len(real.codes), len(synthetic.codes)
+    if not real.ordered:
+        return _variation(left, right)
+    below = np.cumsum(left[: real.ordered]) / rows[0] - np.cumsum(right[: real.ordered]) / rows[1]
+    absent = left[real.ordered :] / rows[0] - right[real.ordered :] / rows[1]
+    above = below[-1] - below
+    return float(np.abs(np.concatenate([below, above, absent])).max())
+
+
+def _variation(left: Codes, right: Codes) -> float:
+    return float(np.abs(left / left.sum() - right / right.sum()).sum() / 2)
 
 
 def shape_error(real: Column, synthetic: Column) -> float:
     """Distance of one column's two distributions, from 0 to 1: KS for numbers, total variation for categories.
 
-    A column of more than 254 categories is compared by those most frequent in `real` and all others lumped together,
-    because the share of a category seen a few times says nothing about the sampler.
+    Without missing values these are 1 - SDMetrics' `KSComplement` and 1 - `TVComplement`; see `shape_distance` for
+    missing ones and `count_columns` for very many categories.
     """
-    if isinstance(real, NumberColumn) and isinstance(synthetic, NumberColumn):
-        return ks_error(real, synthetic)
-    return total_variation(*_discrete(real, synthetic))
+    left, right = count_columns(real, [real, synthetic])
+    return shape_distance(left, right)
+
+
+def ks_error(real: NumberColumn, synthetic: NumberColumn) -> float:
+    """Kolmogorov-Smirnov distance of two number columns, from 0 (same) to 1 (nothing in common); symmetric."""
+    return shape_error(real, synthetic)
+
+
+def total_variation(real: Codes, synthetic: Codes, size: int) -> float:
+    """Total-variation distance of two samples of codes below `size`.
+
+    Returns:
+        A distance from 0 (same shares) to 1 (no code in common); symmetric.
+    """
+    return _variation(np.bincount(real, minlength=size), np.bincount(synthetic, minlength=size))
+
+
+def mean_shift(real: NumberColumn, synthetic: NumberColumn) -> float | None:
+    """How far the mean of the synthetic values lies above that of the real ones, in real standard deviations.
+
+    Returns:
+        None where the real values do not vary or either side has none.
+    """
+    left, right = real.finite, synthetic.finite
+    if not len(left) or not len(right):
+        return None
+    # The widest range of float64 overflows a sum, so all is measured in the real rows' largest deviation.
+    scale = max(float(np.abs(left - left[0]).max()), np.finfo(np.float64).tiny)
+    near, far = (left - left[0]) / scale, (right - left[0]) / scale
+    deviation = float(near.std())
+    return float((far.mean() - near.mean()) / deviation) if deviation > 1e-12 else None
+
+
+# --- pairs of columns ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairTrend:
+    """How two columns depend on each other on both sides.
+
+    Attributes:
+        error: From 0 (alike) to 1.
+        strength_real: |r| or Cramér's V, from 0 to 1.
+        strength_synthetic: The same of the synthetic rows.
+        counts: Whether the real rows have a trend that is worth counting.
+    """
+
+    first: str
+    second: str
+    kind: Literal["correlation", "contingency"]
+    error: float
+    strength_real: float
+    strength_synthetic: float
+    counts: bool
+
+
+def pair_trends(real: EncodedTable, synthetic: EncodedTable, pairs: Sequence[tuple[str, str]]) -> list[PairTrend]:
+    """Compares how pairs of columns depend on each other.
+
+    Two number columns: half the absolute difference of Pearson's correlations over rows where both are present. Any
+    other pair, and number columns whose correlation is undefined on either side: total variation of the two contingency
+    tables, with numbers in ten equal-width bins over each table's own range, the maximum in a bin of its own, and null
+    and NaN in further ones. These are 1 - SDMetrics' `CorrelationSimilarity` and `ContingencySimilarity` as Column Pair
+    Trends applies them; the mean over all pairs is that of SDMetrics' property with its thresholds of 0 (also TabSyn's,
+    arXiv 2310.09656), the mean over those that count is the one of SDMetrics 0.32's quality report.
+
+    Returns:
+        One record per pair, in the order of `pairs`.
+    """
+    return _Trends(real, synthetic, pairs).measure()
 
 
 def trend_errors(
     real: EncodedTable, synthetic: EncodedTable, pairs: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], float]:
-    """How differently pairs of columns depend on each other, from 0 (alike) to 1.
-
-    Two number columns: half the absolute difference of Pearson's correlations over rows where both are present. Any
-    other pair, and number columns whose correlation is undefined on either side: total variation of the two contingency
-    tables, with numbers in ten equal-width bins over the range of `real` and null and NaN in bins of their own. These
-    are 1 - SDMetrics' `CorrelationSimilarity` and `ContingencySimilarity` (arXiv 2310.09656 averages them over pairs).
-
-    Returns:
-        One error per pair, in the order of `pairs`.
-    """
-    used = sorted({name for pair in pairs for name in pair})
-    codes = {name: _discrete(real[name], synthetic[name]) for name in used}
-    correlations = _correlation_errors(real, synthetic, used)
-    errors = {}
-    for first, second in pairs:
-        error = correlations.get((first, second), np.nan)
-        errors[first, second] = contingency_error(codes[first], codes[second]) if np.isnan(error) else error
-    return errors
+    """The errors of `pair_trends` alone, which take less time than the strengths."""
+    return _Trends(real, synthetic, pairs).errors()
 
 
-def contingency_error(
-    first: tuple[NDArray[np.int64], NDArray[np.int64], int], second: tuple[NDArray[np.int64], NDArray[np.int64], int]
-) -> float:
+class _Trends:
+    """Correlations and codes of all columns that occur in the pairs, computed once."""
+
+    def __init__(self, real: EncodedTable, synthetic: EncodedTable, pairs: Sequence[tuple[str, str]]) -> None:
+        self.pairs = pairs
+        used = sorted({name for pair in pairs for name in pair})
+        self.codes = {name: discrete_codes(real[name], synthetic[name]) for name in used}
+        self.place, self.correlations = _both_correlations(real, synthetic, used)
+
+    def correlation(self, pair: tuple[str, str]) -> tuple[float, float] | None:
+        """Real and synthetic correlation of a pair; None where it has none."""
+        if pair[0] not in self.place or pair[1] not in self.place:
+            return None
+        first, second = self.place[pair[0]], self.place[pair[1]]
+        both = float(self.correlations[0][first, second]), float(self.correlations[1][first, second])
+        return None if np.isnan(both).any() else both
+
+    def errors(self) -> dict[tuple[str, str], float]:
+        errors = {}
+        for pair in self.pairs:
+            both = self.correlation(pair)
+            first, second = (self.codes[name] for name in pair)
+            errors[pair] = contingency_error(first, second) if both is None else abs(both[0] - both[1]) / 2
+        return errors
+
+    def measure(self) -> list[PairTrend]:
+        return [self._measure(pair) for pair in self.pairs]
+
+    def _measure(self, pair: tuple[str, str]) -> PairTrend:
+        both = self.correlation(pair)
+        if both is not None:
+            counts = abs(both[0]) > STRONG_CORRELATION
+            return PairTrend(*pair, "correlation", abs(both[0] - both[1]) / 2, abs(both[0]), abs(both[1]), counts)
+        real, synthetic = _contingency(*(self.codes[name] for name in pair))
+        strong = cramers_v(real)
+        error = _variation(real, synthetic)
+        return PairTrend(*pair, "contingency", error, strong, cramers_v(synthetic), strong > STRONG_ASSOCIATION)
+
+
+def contingency_error(first: tuple[Codes, Codes, int], second: tuple[Codes, Codes, int]) -> float:
     """Total variation of the joint distribution of two coded columns, from 0 to 1; symmetric in real and synthetic.
 
     Args:
         first: Real codes, synthetic codes and number of codes of one column.
         second: The same of the other column.
     """
-    size = second[2]
-    return total_variation(first[0] * size + second[0], first[1] * size + second[1], first[2] * size)
+    return _variation(*_contingency(first, second))
+
+
+def _contingency(first: tuple[Codes, Codes, int], second: tuple[Codes, Codes, int]) -> tuple[Codes, Codes]:
+    """Contingency tables `(first, second)` of the real and of the synthetic rows."""
+    size = first[2] * second[2]
+    left, right = (
+        np.bincount(first[side] * second[2] + second[side], minlength=size).reshape(first[2], second[2])
+        for side in (0, 1)
+    )
+    return left, right
+
+
+def cramers_v(contingency: Codes) -> float:
+    """Cramér's V of a contingency table, from 0 (independent) to 1; rows and columns without counts are left out."""
+    counts = contingency[contingency.any(axis=1)][:, contingency.any(axis=0)].astype(np.float64)
+    if min(counts.shape) < 2:
+        return 0.0
+    rows = counts.sum()
+    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0, keepdims=True) / rows
+    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    return float(np.sqrt(chi_squared / (rows * (min(counts.shape) - 1))))
+
+
+def coarsen_columns(real: Column, columns: Sequence[Column]) -> list[Counted]:
+    """Codes one column of several tables by the tenths of `real`, or by its most frequent categories and all others."""
+    if isinstance(real, CategoryColumn):
+        lookup, size = _lumping(real, COARSE_CATEGORIES)
+        return [Counted(lookup[_categories(column).codes], size, 0) for column in columns]
+    tenths = np.linspace(0.0, 1.0, BINS + 1)[1:-1]
+    edges = np.unique(np.quantile(real.finite, tenths, method="lower")) if len(real.finite) else np.empty(0)
+    size = len(edges) + 1 + len(MISSING_CODES)
+    return [Counted(_ranks(_numbers(column), edges, above=1), size, 0) for column in columns]
+
+
+def dependence_error(first: tuple[Counted, Counted], second: tuple[Counted, Counted]) -> float:
+    """How far apart two columns' joint distributions are beyond what either column shows by itself.
+
+    The total variation of the two contingency tables less the larger one of their margins: 0 where the pair depends on
+    each other alike, whatever its columns' own errors. Unlike the error of `pair_trends` it sees dependence that bends,
+    and no outlier moves its bins.
+
+    Args:
+        first: One column, coarsened, in the real and in the synthetic rows.
+        second: The other.
+
+    Returns:
+        A distance from 0 to 1; symmetric.
+    """
+    codes = [(sides[0].codes, sides[1].codes, sides[0].size) for sides in (first, second)]
+    real, synthetic = _contingency(*codes)
+    difference = real / real.sum() - synthetic / synthetic.sum()
+    margins = [float(np.abs(difference.sum(axis=axis)).sum()) for axis in (0, 1)]
+    return max(0.0, float(np.abs(difference).sum()) - max(margins)) / 2
 
 
 def correlation_matrix(columns: Sequence[NumberColumn]) -> NDArray[np.float64]:
@@ -166,16 +349,15 @@ def _standardised(values: NDArray[np.float64], present: NDArray[np.bool_]) -> ND
     return scaled
 
 
-def _correlation_errors(
+def _both_correlations(
     real: EncodedTable, synthetic: EncodedTable, names: Sequence[str]
-) -> Mapping[tuple[str, str], float]:
-    """Half the absolute difference of correlations by ordered pair of number columns; NaN where undefined."""
-    left = {name: column for name in names if isinstance(column := real[name], NumberColumn)}
-    right = {name: column for name in left if isinstance(column := synthetic[name], NumberColumn)}
-    if len(left) < 2:
-        return {}
-    errors = np.abs(correlation_matrix(list(left.values())) - correlation_matrix(list(right.values()))) / 2
-    return {(a, b): float(errors[i, j]) for i, a in enumerate(left) for j, b in enumerate(left) if i != j}
+) -> tuple[Mapping[str, int], list[NDArray[np.float64]]]:
+    """Place of each number column in the two correlation matrices, and the matrices."""
+    numbers = [name for name in names if isinstance(real[name], NumberColumn)]
+    if len(numbers) < 2:
+        return {}, []
+    sides = [[_numbers(table[name]) for name in numbers] for table in (real, synthetic)]
+    return {name: index for index, name in enumerate(numbers)}, [correlation_matrix(side) for side in sides]
 
 
 def choose_pairs(names: Sequence[str], most: int, seed: int) -> list[tuple[str, str]]:
@@ -187,179 +369,34 @@ def choose_pairs(names: Sequence[str], most: int, seed: int) -> list[tuple[str, 
     return [pairs[index] for index in np.sort(chosen)]
 
 
-def _discrete(real: Column, synthetic: Column) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+def discrete_codes(real: Column, synthetic: Column) -> tuple[Codes, Codes, int]:
     """Both sides of a column as few codes: numbers in bins, categories with the infrequent ones lumped together."""
-    if isinstance(real, NumberColumn) and isinstance(synthetic, NumberColumn):
-        edges = _bin_edges(real)
-        return _binned(real, edges), _binned(synthetic, edges), BINS + len(MISSING_CODES)
-    if isinstance(real, CategoryColumn) and isinstance(synthetic, CategoryColumn):
-        lookup, size = _lumping(real)
-        return lookup[real.codes], lookup[synthetic.codes], size
-    raise TypeError("One side of the column is encoded as numbers, the other as categories; encode both together.")
+    if isinstance(real, NumberColumn):
+        return _binned(real), _binned(_numbers(synthetic)), BINS + 1 + len(MISSING_CODES)
+    lookup, size = _lumping(real)
+    return lookup[real.codes], lookup[_categories(synthetic).codes], size
 
 
-def _bin_edges(column: NumberColumn) -> NDArray[np.float64]:
-    """Inner edges of ten equal-width bins over the finite values."""
-    finite = column.values[np.isfinite(column.values)]
+def _binned(column: NumberColumn) -> Codes:
+    """Ten equal-width bins over the column's own finite values and one for the maximum, as SDMetrics digitises."""
+    finite = column.finite
     low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
     # Halved and doubled, which is exact: the full range of float64 is wider than float64.
-    return 2.0 * np.linspace(low / 2.0, high / 2.0, BINS + 1)[1:-1]
+    edges = 2.0 * np.linspace(low / 2.0, high / 2.0, BINS + 1)[1:]
+    return np.where(column.missing == 0, np.digitize(column.values, edges), BINS + 1 + column.missing)
 
 
-def _binned(column: NumberColumn, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.where(column.missing == 0, np.digitize(column.values, edges), BINS + column.missing)
-
-
-def _lumping(real: CategoryColumn) -> tuple[NDArray[np.int64], int]:
-    """New code by old code: 0 for all that is rare or absent in `real`, at most `MAX_CATEGORIES` codes in all.
+def _lumping(real: CategoryColumn, most: int = MAX_CATEGORIES) -> tuple[Codes, int]:
+    """New code by old code: 0 for all that is rare or absent in `real`, at most `most` codes in all.
 
     Categories of one count are kept or lumped together, so that the order of rows decides nothing.
     """
     counts = np.bincount(real.codes, minlength=real.size)
     kept = counts > 0
-    if kept.sum() >= MAX_CATEGORIES:
-        kept = counts > np.sort(counts)[-MAX_CATEGORIES]
+    if kept.sum() >= most:
+        kept = counts > np.sort(counts)[-most]
     lookup = np.zeros(real.size, dtype=np.int64)
     lookup[kept] = np.arange(1, kept.sum() + 1)
     return lookup, int(kept.sum()) + 1
-
-
-@dataclass(frozen=True)
-class C2stResult:
-    """Outcome of a classifier two-sample test (Lopez-Paz and Oquab, arXiv 1610.06545).
-
-    Attributes:
-        auc: Cross-validated AUC of boosted trees that tell synthetic from real; 0.5 cannot tell, 1 always can.
-        standard_error: Of an AUC of 0.5 at these numbers of rows.
-        rows: Rows used of each side.
-        columns: Columns used.
-        telling: The columns that gave most away, with the AUC lost when one is shuffled, greatest loss first; empty
-            where the AUC is no better than chance.
-    """
-
-    auc: float
-    standard_error: float
-    rows: int
-    columns: int
-    telling: tuple[tuple[str, float], ...]
-
-
-def c2st(real: EncodedTable, synthetic: EncodedTable, *, seed: int = 0) -> C2stResult:
-    """Asks boosted trees to tell synthetic rows from real ones.
-
-    Equally many rows of each side are used; a table too large for a quick answer is cut to a fixed-seed sample of its
-    rows, and a very wide one of its columns. Deterministic for given rows and seed.
-
-    Args:
-        real: Real rows that the model was not trained on.
-        synthetic: Synthetic rows, encoded together with `real`.
-        seed: Decides samples, folds and shuffles.
-    """
-    generator = np.random.default_rng(seed)
-    rows, names = _c2st_size(real, synthetic, generator)
-    if rows < FOLDS or not names:
-        return C2stResult(0.5, 0.5, rows, len(names), ())
-    sides = [take_rows({n: t[n] for n in names}, _sample(_rows(t), rows, generator)) for t in (real, synthetic)]
-    features, categorical = _features(sides[0], sides[1])
-    # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
-    with threadpool_limits(1):
-        auc, losses = _cross_validate(features, np.repeat([0, 1], rows), categorical, seed)
-    telling = sorted(zip(names, losses, strict=True), key=lambda pair: -pair[1]) if losses else []
-    return C2stResult(auc, auc_standard_error(0.5, rows, rows), rows, len(names), tuple(telling[:TELLING_COLUMNS]))
-
-
-def _cross_validate(
-    features: NDArray[np.float64], labels: NDArray[np.int64], categorical: list[bool], seed: int
-) -> tuple[float, list[float]]:
-    """AUC over all folds, and where it is above chance the AUC that the last fold loses without each feature."""
-    scores = np.zeros(len(labels))
-    for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels):
-        trees = _trees(len(fit), categorical, seed).fit(features[fit], labels[fit])
-        scores[test] = trees.predict_proba(features[test])[:, 1]
-    auc, side = float(roc_auc_score(labels, scores)), len(labels) // 2
-    if auc <= 0.5 + SUSPICIOUS * auc_standard_error(0.5, side, side):
-        return auc, []
-    return auc, _shuffle_losses(trees, features[test], labels[test], np.random.default_rng(seed))
-
-
-def auc_standard_error(auc: float, first: int, second: int) -> float:
-    """Standard error of an AUC between two samples of these sizes (Hanley and McNeil, Radiology 143, 1982)."""
-    both_first, both_second = auc / (2 - auc), 2 * auc * auc / (1 + auc)
-    variance = auc * (1 - auc) + (first - 1) * (both_first - auc * auc) + (second - 1) * (both_second - auc * auc)
-    return float(np.sqrt(max(variance, 0.0) / (first * second)))
-
-
-def _c2st_size(real: EncodedTable, synthetic: EncodedTable, generator: np.random.Generator) -> tuple[int, list[str]]:
-    """Rows of each side and columns that keep one fit within `MAX_CELLS`."""
-    names = list(real)
-    available = min(_rows(real), _rows(synthetic))
-    affordable = max(MIN_ROWS, MAX_CELLS // (2 * max(len(names), 1)))
-    rows = min(available, affordable)
-    most = MAX_CELLS // (2 * max(rows, 1))
-    return rows, [names[index] for index in _sample(len(names), most, generator)]
-
-
-def _rows(table: EncodedTable) -> int:
-    for column in table.values():
-        return len(column.values if isinstance(column, NumberColumn) else column.codes)
-    return 0
-
-
-def _sample(available: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """At most `most` of the numbers below `available`, in order."""
-    if available <= most:
-        return np.arange(available)
-    return np.sort(generator.choice(available, size=most, replace=False))
-
-
-def _features(real: EncodedTable, synthetic: EncodedTable) -> tuple[NDArray[np.float64], list[bool]]:
-    """Feature matrix of the real rows over the synthetic ones, and which features are categories."""
-    parts = [_feature(real[name], synthetic[name]) for name in real]
-    return np.column_stack(parts), [isinstance(column, CategoryColumn) for column in real.values()]
-
-
-def _feature(real: Column, synthetic: Column) -> NDArray[np.float64]:
-    if isinstance(real, NumberColumn) and isinstance(synthetic, NumberColumn):
-        return np.concatenate([_ordered(real), _ordered(synthetic)])
-    left, right, _ = _discrete(real, synthetic)
-    return np.concatenate([left, right]).astype(np.float64)
-
-
-def _ordered(column: NumberColumn) -> NDArray[np.float64]:
-    """Finite values for the trees, null and NaN as two values below all others.
-
-    The trees take midpoints between values, which infinities do not have, and refuse a fold in which all is missing.
-    """
-    bounded = column.values.clip(-1e300, 1e300)
-    return np.where(column.missing == 0, bounded, -1e300 * (1.0 + column.missing))
-
-
-def _trees(rows: int, categorical: list[bool], seed: int) -> HistGradientBoostingClassifier:
-    affordable = MAX_SPLIT_SEARCHES // len(categorical)
-    return HistGradientBoostingClassifier(
-        max_iter=max(FEWEST_ITERATIONS, min(MAX_ITERATIONS, affordable)),
-        learning_rate=0.1,
-        max_leaf_nodes=31,
-        min_samples_leaf=max(3, min(20, rows // 20)),
-        categorical_features=categorical,
-        early_stopping=False,
-        random_state=seed % 2**32,
-    )
-
-
-def _shuffle_losses(
-    trees: HistGradientBoostingClassifier,
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    generator: np.random.Generator,
-) -> list[float]:
-    """AUC lost on these rows when one feature at a time is shuffled."""
-    whole = roc_auc_score(labels, trees.predict_proba(features)[:, 1])
-    losses = []
-    for index in range(features.shape[1]):
-        shuffled = features.copy()
-        shuffled[:, index] = generator.permutation(shuffled[:, index])
-        losses.append(float(whole - roc_auc_score(labels, trees.predict_proba(shuffled)[:, 1])))
-    return losses

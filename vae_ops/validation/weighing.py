@@ -1,0 +1,79 @@
+"""How much a metric weighs: its limit as a multiple of the noise floor, its share of that limit, and what alone it decides.
+
+`noise_floor.py` measures the floor, `GateSettings` holds multiple and allowances, `findings.py` puts the outcome in words.
+"""
+
+from dataclasses import dataclass
+
+from vae_ops.settings import GateSettings
+from vae_ops.validation.evidence import Interval, Verdict
+
+__all__ = ["HEAVIEST", "Weighed", "weigh"]
+
+HEAVIEST = 1000.0  # where nothing is allowed beyond chance, any excess is infinitely much, which JSON cannot say
+ALWAYS_ALLOWED = 0.5  # share of an allowance that a floor near 0 leaves
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One value against its limit.
+
+    Attributes:
+        value: Measured.
+        interval: Of the value.
+        perfect: What the metric is at best.
+        noise: What chance alone may cause.
+        limit: The value from which on it is no longer a pass.
+        borderline: Multiple of the distance between floor and limit that still is borderline.
+    """
+
+    value: float
+    interval: Interval | None
+    perfect: float
+    noise: float
+    limit: float
+    borderline: float
+
+    @property
+    def weight(self) -> float:
+        """0 at perfect, 1 at the limit, and 1 more for every further distance between floor and limit."""
+        if self.value <= self.limit:
+            return max(0.0, self.value - self.perfect) / max(self.limit - self.perfect, 1e-12)
+        allowed = self.limit - self.noise
+        return min(HEAVIEST, 1 + (self.value - self.limit) / allowed) if allowed > 0 else HEAVIEST
+
+    @property
+    def verdict(self) -> Verdict:
+        """What this value alone decides; nothing fails whose interval reaches down to the limit."""
+        if self.value <= self.limit:
+            return "pass"
+        certain = self.interval is None or self.interval.low > self.limit
+        return "fail" if certain and self.weight > self.borderline else "borderline"
+
+
+def weigh(
+    value: float,
+    interval: Interval | None,
+    noise: float,
+    most: float,
+    settings: GateSettings,
+    *,
+    perfect: float = 0.0,
+    highest: float = 100.0,
+    always_allowed: float = ALWAYS_ALLOWED,
+) -> Weighed:
+    """Weighs a value.
+
+    Args:
+        value: Measured between real and synthetic rows.
+        interval: Of the value.
+        noise: What the metric may reach between real rows by chance.
+        most: The setting: how high the metric may be at most where chance does nothing.
+        settings: Multiple of the floor, and where borderline ends.
+        perfect: What the metric is at best.
+        highest: What it is at worst.
+        always_allowed: Share of the allowance that a floor near 0 leaves.
+    """
+    floor, allowance = max(0.0, noise - perfect), most - perfect
+    reach = min(max(settings.noise_multiple * floor, always_allowed * allowance), floor + allowance)
+    return Weighed(value, interval, perfect, noise, min(highest, perfect + reach), settings.borderline)
