@@ -7,17 +7,18 @@ arguments, passes them on and says what an error means for the task. `task_group
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn
 
+from airflow.providers.standard.operators.branch import BranchMixIn
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from vae_ops.errors import VaeOpsError
+from vae_ops.errors import SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.process import StepProcess
-from vae_ops_provider.rendering import Layer, parse_integer, parse_settings, parse_text
+from vae_ops_provider.rendering import Layer, parse_choice, parse_integer, parse_names, parse_settings, parse_text
 
 __all__ = [
     "VaeGenerateOperator",
@@ -30,6 +31,7 @@ __all__ = [
 
 # Bad input and a gate that says no: the same on every try.
 _FINAL_EXIT_CODES = (2, 3)
+_REFUSALS = ("fail", "skip", "branch")
 _SLUG_CHARACTERS = 120
 
 
@@ -150,24 +152,77 @@ class VaeGenerateOperator(VaeStepOperator):
         return {**super().spec(context), "shard": shard, "shards": shards}
 
 
-class VaeValidateOperator(VaeStepOperator):
-    """Judges the synthetic rows and fails the task if the gate says no; see `VaeStepOperator` for the arguments."""
+class VaeValidateOperator(VaeStepOperator, BranchMixIn):
+    """Judges the synthetic rows; what a `fail` means for the DAG run is a setting.
+
+    Args:
+        on_fail: `fail` (default) fails the task for good. `skip` skips it, and with it whatever needs it to succeed,
+            such as publish. `branch` lets it succeed and follows `fail_branch` alone, which otherwise is skipped.
+        fail_branch: Ids of the tasks or task groups directly behind this task that a `fail` leads to.
+        kwargs: The arguments of every step, see `VaeStepOperator`.
+    """
 
     step = "validate"
+    template_fields: Sequence[str] = (*VaeStepOperator.template_fields, "on_fail", "fail_branch")
+    # Airflow asks this before it runs a task again whose upstream branched elsewhere.
+    inherits_from_skipmixin = True
+
+    def __init__(self, *, on_fail: str = "fail", fail_branch: Sequence[str] | str = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.on_fail = on_fail
+        self.fail_branch = fail_branch
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the step and returns verdict, metrics, noise floor and reasons.
 
         Raises:
-            AirflowFailException: The verdict is `fail`; the candidate stays in the store for inspection.
+            AirflowFailException: The verdict is `fail`, or an argument makes no sense.
+            AirflowSkipException: The verdict is `fail`, which skips; the candidate stays in the store for inspection.
         """
+        try:
+            on_fail = parse_choice(self.on_fail, _REFUSALS, "on_fail")
+            branch = parse_names(self.fail_branch)
+            if (on_fail == "branch") != bool(branch):
+                raise SettingsError("on_fail='branch' needs fail_branch, the tasks to follow, and nothing else does.")
+        except SettingsError as error:
+            raise AirflowFailException(str(error)) from error
         record = super().execute(context)
-        reasons = " ".join(record["reasons"]) or "no reasons given."
-        if record["verdict"] == "fail":
-            raise AirflowFailException(f"The gate said no, nothing will be published: {reasons}")
         if record["verdict"] == "borderline":
-            self.log.warning("The verdict is borderline: %s", reasons)
+            self.log.warning("The verdict is borderline: %s", _reasons(record))
+        if on_fail == "branch":
+            self._follow(context, record, branch)
+        elif record["verdict"] == "fail":
+            self._refuse(context, record, skip=on_fail == "skip")
         return record
+
+    def _refuse(self, context: Context, record: dict[str, Any], *, skip: bool) -> NoReturn:
+        message = f"The gate said no, nothing will be published: {_reasons(record)}"
+        if not skip:
+            raise AirflowFailException(message)
+        _keep_record(context, record)
+        raise AirflowSkipException(message)
+
+    def _follow(self, context: Context, record: dict[str, Any], branch: Sequence[str]) -> None:
+        """Skips the tasks directly behind this one that the verdict does not lead to."""
+        refused = set(self._expand_task_group_roots(context["ti"], branch))
+        if strangers := sorted(refused - self.downstream_task_ids):
+            raise AirflowFailException(
+                f"fail_branch expects tasks directly behind {self.task_id!r}, but {strangers[0]!r} is none of them."
+            )
+        if record["verdict"] == "fail":
+            self.log.warning("The gate said no, so %s: %s", " and ".join(sorted(refused)), _reasons(record))
+        _keep_record(context, record)
+        follows = refused if record["verdict"] == "fail" else self.downstream_task_ids - refused
+        self.skip_all_except(context["ti"], sorted(follows))
+
+
+def _reasons(record: Mapping[str, Any]) -> str:
+    return " ".join(record["reasons"]) or "no reasons given."
+
+
+def _keep_record(context: Context, record: dict[str, Any]) -> None:
+    """Stores the record where a returned one would be: a task that skips raises, and so returns nothing."""
+    context["ti"].xcom_push(key="return_value", value=record)
 
 
 class VaePublishOperator(VaeStepOperator):

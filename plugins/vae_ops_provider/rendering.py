@@ -15,7 +15,7 @@ from typing import Any
 from vae_ops.errors import SettingsError
 from vae_ops.settings import RunSettings
 
-__all__ = ["Layer", "named_settings", "parse_integer", "parse_settings", "parse_text"]
+__all__ = ["Layer", "named_settings", "parse_choice", "parse_integer", "parse_names", "parse_settings", "parse_text"]
 
 Layer = Mapping[str, Any] | str
 """Settings by section, such as `{"train": {"seed": 1}}`; the whole or any value of it may be a template."""
@@ -38,6 +38,25 @@ def parse_integer(value: int | str, name: str) -> int:
         return int(value)
     except ValueError as error:
         raise SettingsError(f"{name} expects a whole number, got {value!r}.") from error
+
+
+def parse_choice(value: str, choices: Sequence[str], name: str) -> str:
+    """One of a few words.
+
+    Raises:
+        SettingsError: It is none of them; `name` says which argument was meant.
+    """
+    if value not in choices:
+        raise SettingsError(f"{name} expects one of {', '.join(map(repr, choices))}, got {value!r}.")
+    return value
+
+
+def parse_names(value: Sequence[str] | str) -> tuple[str, ...]:
+    """Names from a sequence, from the text of one, or from text with commas between the names."""
+    parsed = _literal(value) if isinstance(value, str) else value
+    if isinstance(parsed, list | tuple):
+        return tuple(map(str, parsed))
+    return () if parsed is None else tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
 def named_settings(

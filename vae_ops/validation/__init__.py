@@ -1,7 +1,8 @@
 """Validation: whether synthetic rows are faithful, useful and private enough to publish.
 
-`gate.py` decides; `fidelity.py`, `joint.py`, `privacy.py` and `utility.py` measure, `noise_floor.py` says what chance alone
-does to their numbers, `columns.py` encodes what they compare, `evidence.py` holds what was found, `report.py` shows it.
+`gate.py` decides; `fidelity.py`, `joint.py`, `privacy.py` and `utility.py` measure, `noise_floor.py` says what chance
+alone does to their numbers, `columns.py` encodes what they compare, `evidence.py` holds what was found and `report.py`
+shows it.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -42,9 +42,14 @@ def describe_column(real: Column, synthetic: Column) -> ColumnFacts:
             _histogram(real, synthetic),
         )
     if isinstance(real, CategoryColumn) and isinstance(synthetic, CategoryColumn):
-        nulls = (100 * float(np.mean(_is_null(side))) for side in (real, synthetic))
-        covered = float(np.isin(real.codes, np.unique(synthetic.codes)).mean())
-        return ColumnFacts(None, *nulls, None, covered, _categories(real, synthetic))
+        return ColumnFacts(
+            None,
+            100 * float(np.mean(_is_null(real))),
+            100 * float(np.mean(_is_null(synthetic))),
+            None,
+            float(np.isin(real.codes, np.unique(synthetic.codes)).mean()),
+            _categories(real, synthetic),
+        )
     raise TypeError("One side of the column is encoded as numbers, the other as categories; encode both together.")
 
 

@@ -4,7 +4,7 @@ The metrics are those of `fidelity.py` and `joint.py`, chance is the business of
 what is gathered here, and `gate.py` decides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,8 +1,8 @@
 """How well synthetic rows match real ones: shape per column and trend per pair of columns, as pure functions.
 
-Both averages are SDMetrics' Column Shapes and Column Pair Trends, turned into errors. `joint.py` looks at all columns at
-once, `column_facts.py` describes one column for a person, `noise_floor.py` asks what chance alone does to these numbers
-and `gate.py` what is good enough. Columns arrive encoded by `columns.py`.
+Both averages are SDMetrics' Column Shapes and Column Pair Trends, turned into errors. `joint.py` looks at all columns
+at once, `column_facts.py` describes one column for a person, `noise_floor.py` asks what chance alone does to these
+numbers and `gate.py` what is good enough. Columns arrive encoded by `columns.py`.
 """
 
 import itertools
@@ -22,8 +22,8 @@ __all__ = [
     "Counted",
     "PairTrend",
     "choose_pairs",
-    "contingency_error",
     "coarsen_columns",
+    "contingency_error",
     "correlation_matrix",
     "count_columns",
     "cramers_v",
@@ -104,8 +104,8 @@ def _categories(column: Column) -> CategoryColumn:
 def shape_distance(real: Counted, synthetic: Counted) -> float:
     """Distance of one column's two distributions, from 0 to 1: KS where values have an order, else total variation.
 
-    In the KS distance null and NaN are categories of their own: it is the largest difference, over all values t, between
-    the two shares of rows at or below t, above t, null, or NaN.
+    In the KS distance null and NaN are categories of their own: it is the largest difference, over all values t,
+    between the two shares of rows at or below t, above t, null, or NaN.
     """
     left, right = (np.bincount(side.codes, minlength=side.size) for side in (real, synthetic))
     rows = len(real.codes), len(synthetic.codes)

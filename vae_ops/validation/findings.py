@@ -4,6 +4,7 @@ The numbers come from `comparison.py`, their weight from `weighing.py`. Findings
 beside their measurements; `gate.py` puts all of them in order.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -20,18 +21,18 @@ NAMED = 3
 Name = TypeVar("Name", bound=Hashable)
 
 _REMEDIES = {
-    "shape_error_percent": "Look at the worst columns first: a wrong semantic type (read.semantic_types) or too short a "
-    "training (train.time_budget_seconds) are the usual causes.",
+    "shape_error_percent": "Look at the worst columns first: a wrong semantic type (read.semantic_types) or too short "
+    "a training (train.time_budget_seconds) are the usual causes.",
     "column_error_percent": "Compare the two distributions of {columns} in the report; set its semantic type, train "
     "longer, or leave it out (read.exclude).",
-    "mean_shift_sd": "Compare the two distributions of {columns} in the report; a unit, a rounding or a date that changed "
-    "between the two tables moves a mean as well.",
+    "mean_shift_sd": "Compare the two distributions of {columns} in the report; a unit, a rounding or a date that "
+    "changed between the two tables moves a mean as well.",
     "trend_error_percent": "Train longer (train.time_budget_seconds) with the autoregressive decoder, and check that "
     "rows were not shuffled column by column on their way.",
     "pair_error_percent": "Train longer (train.time_budget_seconds) with the autoregressive decoder, and check that "
     "rows were not shuffled column by column on their way.",
-    "dependence_error_percent": "Look at how {columns} go together in both tables; train longer, and check that the rows "
-    "of both tables were joined by the same rule.",
+    "dependence_error_percent": "Look at how {columns} go together in both tables; train longer, and check that the "
+    "rows of both tables were joined by the same rule.",
     "c2st_auc": "Start with {columns}: what tells synthetic rows from real ones is there; train longer or with more "
     "rows, or exclude what no model can learn.",
 }
@@ -102,8 +103,8 @@ def _mean_shift(found: Comparison, settings: GateSettings) -> Finding | None:
     name, worst = columns[0], judged[columns[0]]
     side = "higher" if found.shifts[name] > 0 else "lower"
     sentence = (
-        f"The mean of column {quoted(name)} lies {worst.value:.2g} standard deviations {side} than among the real rows, "
-        f"{_against(worst, unit='')}{_besides(columns)}."
+        f"The mean of column {quoted(name)} lies {worst.value:.2g} standard deviations {side} than among the real "
+        f"rows, {_against(worst, unit='')}{_besides(columns)}."
     )
     return _finding("mean_shift_sd", worst, sentence, columns)
 
@@ -114,7 +115,7 @@ def _weigh_shifts(found: Comparison, settings: GateSettings) -> list[Weighed | N
         None
         if most is None or name not in found.shifts
         # A mean has no bound of its own, and a small floor says that the rows can tell.
-        else weigh(figure.value, figure.interval, figure.noise, most, settings, highest=float("inf"), always_allowed=1.0)
+        else weigh(figure.value, figure.interval, figure.noise, most, settings, highest=math.inf, always_allowed=1.0)
         for name, figure in zip(found.names, found.mean_shifts(), strict=True)
     ]
 
@@ -150,8 +151,8 @@ def _dependence(found: Comparison, settings: GateSettings) -> Finding | None:
     (first, second), worst = over[0], judged[over[0]]
     more = f", as are {len(over) - 1:,} other pairs" if len(over) > 1 and worst.verdict != "pass" else ""
     sentence = (
-        f"The dependence between {quoted(first)} and {quoted(second)} is off by {_percent(worst.value)} beyond what either "
-        f"column shows by itself, {_against(worst)}{more}."
+        f"The dependence between {quoted(first)} and {quoted(second)} is off by {_percent(worst.value)} beyond what "
+        f"either column shows by itself, {_against(worst)}{more}."
     )
     return _finding("dependence_error_percent", worst, sentence, _joined(over[:NAMED]))
 
@@ -239,7 +240,9 @@ def _percent(value: float) -> str:
 
 
 def _digits(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2g}" if value >= 0.01 else f"{value:.0g}" if value >= 0.001 else "0"
 
 
 def _worst(named: Iterable[str]) -> str:

@@ -95,7 +95,7 @@ def judge(
         c2st=_c2st_evidence(evidence.found),
         two_sided=evidence.two_sided,
         privacy=evidence.privacy,
-        sizes=blank.sizes | _judged_sizes(evidence, types),
+        sizes={**blank.sizes, **_judged_sizes(evidence, types)},
     )
 
 
@@ -136,7 +136,8 @@ def _measure(
 ) -> _Evidence:
     most = min(settings.sample_rows, max(FEWEST_ROWS, JUDGED_CELLS // max(len(types), 1)))
     samples = [_sampled(table, most, [seed, index]) for index, table in enumerate(tables)]
-    rebuilt = [_sampled(align_table(t, tables[0].schema, "reconstructed"), most, [seed, 9]) for t in reconstructed or ()]
+    aligned = [align_table(table, tables[0].schema, "reconstructed") for table in reconstructed or ()]
+    rebuilt = [_sampled(table, most, [seed, 9]) for table in aligned]
     pool, synthetic, *sides = encode_tables([pa.concat_tables(samples[:2]), samples[2], *rebuilt], types)
     rows, jointly = samples[0].num_rows, settings.max_c2st_auc is not None
     found = compare_tables(pool, rows, synthetic, types, jointly=jointly, seed=seed)
@@ -174,7 +175,8 @@ def _privacy(
 
     if not settings.judges_privacy:
         return None
-    return measure_privacy(*tables, types, seed=seed, sample_rows=settings.sample_rows)
+    training, holdout, synthetic = tables
+    return measure_privacy(training, holdout, synthetic, types, seed=seed, sample_rows=settings.sample_rows)
 
 
 # --- deciding ------------------------------------------------------------------------------------------------------

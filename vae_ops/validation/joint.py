@@ -1,10 +1,9 @@
 """All columns at once: boosted trees that try to tell synthetic rows from real ones, and what gives the rows away.
 
-A pure function of columns encoded by `columns.py`. `fidelity.py` looks at single columns and at pairs; whether an AUC is
-good enough is decided by `gate.py`, and what AUC chance alone reaches is measured by `noise_floor.py` with this test.
+A pure function of columns encoded by `columns.py`. `fidelity.py` looks at single columns and at pairs; whether an AUC
+is good enough is decided by `gate.py`, and what AUC chance alone reaches is measured by `noise_floor.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,7 +98,7 @@ def _cross_validate(
     return scores, _shuffle_losses(trees, features[test], labels[test], np.random.default_rng(seed))
 
 
-def auc_interval(negative: Sequence[float], positive: Sequence[float], *, seed: int) -> Interval:
+def auc_interval(negative: NDArray[np.float64], positive: NDArray[np.float64], *, seed: int) -> Interval:
     """Bootstrap percentile interval, 95 %, of the AUC between two samples of scores.
 
     Args:

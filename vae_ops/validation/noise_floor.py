@@ -1,8 +1,8 @@
 """What chance alone does to every metric: real rows measured against real rows, and resampled rows against each other.
 
 The first gives the noise floor, which is what a perfect sampler scores at these numbers of rows; the second gives the
-confidence interval of what a sampler did score. The metrics come from `fidelity.py` and `joint.py`; `gate.py` makes limits
-of the floor. The same rows and seed give the same numbers always.
+confidence interval of what a sampler did score. The metrics come from `fidelity.py` and `joint.py`; `weighing.py` makes
+limits of the floor. The same rows and seed give the same numbers always.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -223,8 +223,8 @@ def bounds_by_chance(samples: Numbers) -> Numbers:
 def c2st_floor(pool: EncodedTable, rows: int, *, seed: int) -> float:
     """AUC that boosted trees may reach between two real samples by chance, at least 0.5.
 
-    Trees are fitted to disjoint random parts of the real rows; where they scatter less than theory (Hanley and McNeil)
-    expects at this number of rows, theory counts.
+    The highest of a few tests between disjoint random parts of the real rows, or what theory (Hanley and McNeil)
+    expects at this number of rows, whichever is more.
 
     Args:
         pool: All real rows.
@@ -233,13 +233,9 @@ def c2st_floor(pool: EncodedTable, rows: int, *, seed: int) -> float:
     """
     available = row_count(pool)
     part = min(rows, available // 2)
-    deviations = [0.0]
+    aucs = [0.5 + NOISE_SIGMAS * auc_standard_error(0.5, rows, rows)] if rows else [1.0]
     for repeat in range(C2ST_REPEATS if part else 0):
         order = np.random.default_rng([seed, 3, repeat]).permutation(available)
         sides = take_rows(pool, order[:part]), take_rows(pool, order[part : 2 * part])
-        outcome = c2st(*sides, seed=seed + repeat, max_cells=MAX_CELLS // C2ST_REPEATS)
-        # Fewer rows scatter more.
-        deviations.append((outcome.auc - 0.5) * np.sqrt(outcome.rows / max(rows, 1)))
-    measured = np.sqrt(np.mean(np.square(deviations[1:]))) if part else 0.0
-    expected = auc_standard_error(0.5, rows, rows) if rows else 0.5
-    return float(min(1.0, 0.5 + NOISE_SIGMAS * max(measured, expected)))
+        aucs.append(c2st(*sides, seed=seed + repeat, max_cells=MAX_CELLS // C2ST_REPEATS).auc)
+    return float(min(1.0, max(aucs)))

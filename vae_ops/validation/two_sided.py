@@ -1,7 +1,8 @@
-"""Which part of a model is at fault: the same metrics for rows encoded and decoded again, and for rows drawn from the prior.
+"""Which part of a model is at fault: the same metrics for rows encoded and decoded again and for rows of the prior.
 
-Reconstructions that are off accuse the encoding or the decoder; prior samples that are off while reconstructions are not
-accuse the gap between posterior and prior. `gate.py` calls this where a model is at hand; the limits are its findings'.
+Reconstructions that are off accuse the encoding or the decoder; prior samples that are off while reconstructions are
+not accuse the gap between posterior and prior. `gate.py` calls this where a model is at hand; the limits are those of
+the findings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -103,12 +104,12 @@ def _accusation(faulty: str, over: Sequence[str], diagnosis: Mapping[str, Any]) 
         return "Prior samples are within every limit, so no part of the model is accused."
     if faulty == "prior":
         return (
-            f"Rows encoded and decoded again are faithful where rows drawn from the prior are not ({metrics}): the fault lies "
-            "between posterior and prior, so train longer or change train.latent_dim."
+            f"Rows encoded and decoded again are faithful where rows drawn from the prior are not ({metrics}): the "
+            "fault lies between posterior and prior, so train longer or change train.latent_dim."
         )
     return (
-        f"Rows encoded and decoded again are off as well ({metrics}): the fault lies in the encoding or the decoder, before "
-        f"the prior has a say{_costly(diagnosis.get('loss_by_column') or {})}."
+        f"Rows encoded and decoded again are off as well ({metrics}): the fault lies in the encoding or the decoder, "
+        f"before the prior has a say{_costly(diagnosis.get('loss_by_column') or {})}."
     )
 
 
@@ -122,7 +123,7 @@ def _collapse(kl: Sequence[float], active: int | None) -> str:
         return ""
     if active == 0:
         return (
-            f"None of the {len(kl)} latent dimensions is in use (posterior collapse): the decoder draws every row from the "
-            "columns before it alone, so encoding a row says nothing about it."
+            f"None of the {len(kl)} latent dimensions is in use (posterior collapse): the decoder draws each column "
+            "from those before it alone, so encoding a row says nothing about it."
         )
     return f"{active} of {len(kl)} latent dimensions are in use, with a KL of {sum(kl):.2f} nats in all."

@@ -1,6 +1,7 @@
-"""How much a metric weighs: its limit as a multiple of the noise floor, its share of that limit, and what alone it decides.
+"""How much a metric weighs: its limit as a multiple of the noise floor, its share of it, and what alone it decides.
 
-`noise_floor.py` measures the floor, `GateSettings` holds multiple and allowances, `findings.py` puts the outcome in words.
+`noise_floor.py` measures the floor, `GateSettings` holds multiple and allowances, `findings.py` puts the outcome in
+words.
 """
 
 from dataclasses import dataclass
