@@ -140,7 +140,7 @@ def dcr_share(
     unseen = [nearest(synthetic, holdout.take(part)) for part in unseen_sets]
     shares, variances = [], []
     for repeat, part in enumerate(seen_sets if len(seen_sets) > 1 else seen_sets * len(unseen)):
-        share, variance = _compare(nearest(synthetic, training.take(part)), unseen[repeat % len(unseen)])
+        share, variance = _compare(nearest(synthetic, training.take(part)), unseen[repeat % len(unseen)], rows)
         shares.append(share)
         variances.append(variance)
     return DcrShare(float(np.mean(shares)), math.sqrt(float(np.mean(variances))), float(np.std(shares)), rows)
@@ -151,18 +151,21 @@ def _subsamples(rows: int, size: int, repeats: int, generator: np.random.Generat
 
 
 def _compare(
-    seen: tuple[NDArray[np.float64], NDArray[np.int64]], unseen: tuple[NDArray[np.float64], NDArray[np.int64]]
+    seen: tuple[NDArray[np.float64], NDArray[np.int64]],
+    unseen: tuple[NDArray[np.float64], NDArray[np.int64]],
+    rows: int,
 ) -> tuple[float, float]:
-    """Share of queries nearer to the seen rows, and its variance if the rows' sides had been drawn by lot.
+    """Share of queries nearer to the seen rows, and its variance if the sides of all real rows were drawn by lot.
 
-    A real row that is the nearest of many queries brings them all to its side at once, so the share varies by the
-    squares of these numbers, not like that of independent draws.
+    A real row that is the nearest of many queries brings them all to its side at once, so the share varies with the
+    spread of these numbers of followers, not like that of independent draws.
     """
     wins, losses = seen[0] < unseen[0], seen[0] > unseen[0]
-    queries = len(wins)
-    followers = np.concatenate([np.bincount(seen[1][wins]), np.bincount(unseen[1][losses])])
-    variance = (np.square(followers, dtype=np.float64).sum() + (queries - followers.sum()) / 2) / (4 * queries**2)
-    return float(wins.mean() + (~wins & ~losses).mean() / 2), float(variance)
+    sides = ((seen[1][wins], rows), (unseen[1][losses], rows))
+    followers = np.concatenate([np.bincount(chosen, minlength=size) for chosen, size in sides])
+    # Of tied queries, about half would be tied under any lot.
+    scatter = 2 * rows * followers.var(ddof=1) + (len(wins) - followers.sum()) / 2
+    return float(wins.mean() + (~wins & ~losses).mean() / 2), float(scatter / (2 * len(wins)) ** 2)
 
 
 # --- neighbours ------------------------------------------------------------------------------------------------------
