@@ -35,10 +35,10 @@ from vae_ops.validation.evidence import (
     Leak,
     LeakCount,
     PrivacyEvidence,
-    Verdict,
 )
 from vae_ops.validation.leaks import EXTREME, RARE_CATEGORY, find_leaks
 from vae_ops.validation.neighbours import NeighbourIndex, Places, measure_units, place_rows
+from vae_ops.validation.weighing import Weighed, weigh
 
 __all__ = ["CopyShares", "copy_shares", "measure_privacy", "privacy_findings"]
 
@@ -49,9 +49,9 @@ DCR_WORK = 1_200_000_000  # differences of two values, one to two seconds
 SIGMAS = 2.0
 Z95 = 1.959964
 OUTLIERS_LOOSER = 2.0  # a tenth of the rows, the most exposed ones, may lie twice as far from chance
-HEAVIEST = 1_000.0  # a weight that JSON can hold where a limit of no excess at all is exceeded
 SUSPICIOUSLY_FAR = 40.0  # a DCR share that no honest sampler has
 NAMED_COLUMNS = 3
+LESS_TRAINING = "Train fewer steps (train.steps) or on more rows."
 
 NOT_TESTED = (
     "Linkability: whether rows of another data set can be joined to persons through these rows.",
@@ -258,8 +258,8 @@ def _left_out(
 def privacy_findings(evidence: PrivacyEvidence, settings: GateSettings) -> list[Finding]:
     """Weighs the evidence against the limits; a limit of None leaves its finding out.
 
-    Every limit holds beyond what chance may cause at these numbers of rows, so that real rows that no generator saw
-    pass as synthetic ones. Only excess counts: rows that keep away from the training rows are no worse for it.
+    Only excess counts: rows that keep away from the training rows are no worse for it, and real rows that no generator
+    saw pass as synthetic ones.
     """
     judged = [
         _copy_finding(evidence, settings),
@@ -271,57 +271,22 @@ def privacy_findings(evidence: PrivacyEvidence, settings: GateSettings) -> list[
     return [finding for finding in judged if finding is not None]
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A value, what a perfect sampler scores at best and at worst, and the setting that limits it."""
-
-    value: float
-    perfect: float
-    noise: float
-    setting: float
-    interval: Interval | None
-    most: float = 100.0
-
-    @property
-    def limit(self) -> float:
-        return min(self.most, self.setting + self.noise - self.perfect)
-
-    @property
-    def weight(self) -> float:
-        """Share of the allowed distance from perfect that is used up beyond noise."""
-        excess, allowed = max(0.0, self.value - self.noise), self.setting - self.perfect
-        return min(HEAVIEST, excess / allowed) if allowed > 0 else HEAVIEST * (excess > 0)
-
-    @property
-    def side(self) -> str:
-        return "within" if self.value <= self.limit else "over"
-
-    def finding(self, metric: str, borderline: float, texts: tuple[str, str], columns: tuple[str, ...] = ()) -> Finding:
-        """The finding; `texts` are its sentence, and the remedy in case it is no pass."""
-        verdict = _verdict(self.weight, borderline)
-        return Finding(
-            metric=metric,
-            aspect="privacy",
-            verdict=verdict,
-            value=self.value,
-            interval=self.interval,
-            noise=self.noise,
-            limit=self.limit,
-            weight=self.weight,
-            sentence=texts[0],
-            remedy="" if verdict == "pass" else texts[1],
-            columns=columns,
-        )
-
-
-def _verdict(weight: float, borderline: float) -> Verdict:
-    if weight <= 1.0:
-        return "pass"
-    return "borderline" if weight <= borderline else "fail"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1f} %" if value >= 10 else f"{value:.2g} %"
+def _finding(
+    metric: str, weighed: Weighed, sentence: str, remedy: str = LESS_TRAINING, columns: tuple[str, ...] = ()
+) -> Finding:
+    return Finding(
+        metric=metric,
+        aspect="privacy",
+        verdict=weighed.verdict,
+        value=weighed.value,
+        interval=weighed.interval,
+        noise=weighed.noise,
+        limit=weighed.limit,
+        weight=weighed.weight,
+        sentence=sentence,
+        remedy="" if weighed.verdict == "pass" else remedy,
+        columns=columns,
+    )
 
 
 def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
@@ -329,13 +294,11 @@ def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding 
         return None
     shares = evidence.copy_percent, evidence.real_copy_percent
     rows = evidence.sizes["copies_synthetic_rows"], evidence.sizes["copies_real_rows"]
-    measured = _excess(shares, rows, evidence.copy_noise_percent, settings.max_copy_excess_percent)
-    remedy = (
-        "Do not publish these rows: the generator repeats its source. Train fewer steps or on more rows, "
-        "or remove the copies before use."
-    )
-    sentence = _shares_told("equal a training row in every column", shares, measured)
-    return measured.finding("copy_excess_percent", settings.borderline, (sentence, remedy))
+    value, interval = _excess(shares, rows)
+    weighed = weigh(value, interval, evidence.copy_noise_percent, settings.max_copy_excess_percent, settings)
+    sentence = _shares_told("equal a training row in every column", shares, weighed)
+    remedy = f"Do not publish these rows: the generator repeats its source. {LESS_TRAINING}"
+    return _finding("copy_excess_percent", weighed, sentence, remedy)
 
 
 def _near_copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
@@ -343,80 +306,80 @@ def _near_copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Fin
         return None
     shares = evidence.near_copy_percent, evidence.real_near_copy_percent
     rows = evidence.sizes["near_copies_synthetic_rows"], evidence.sizes["near_copies_real_rows"]
-    measured = _excess(shares, rows, evidence.near_copy_noise_percent, settings.max_near_copy_excess_percent)
-    remedy = (
-        "Do not publish these rows: they are training rows with a little noise, which does not make them private. "
-        "Train fewer steps or on more rows."
-    )
-    sentence = _shares_told("lie ten times nearer to one training row than to any other", shares, measured)
-    return measured.finding("near_copy_excess_percent", settings.borderline, (sentence, remedy))
+    value, interval = _excess(shares, rows)
+    weighed = weigh(value, interval, evidence.near_copy_noise_percent, settings.max_near_copy_excess_percent, settings)
+    sentence = _shares_told("lie ten times nearer to one training row than to any other", shares, weighed)
+    remedy = f"Do not publish these rows: they are training rows, and a little noise hides nobody. {LESS_TRAINING}"
+    return _finding("near_copy_excess_percent", weighed, sentence, remedy)
 
 
-def _excess(shares: tuple[float, float], rows: tuple[int, int], noise: float, setting: float) -> _Measured:
-    """By how much the synthetic rows' share, percent, exceeds that of real rows."""
+def _excess(shares: tuple[float, float], rows: tuple[int, int]) -> tuple[float, Interval]:
+    """By how much the synthetic rows' share, percent, exceeds that of real rows, and its interval."""
     parts = [share / 100 * (1 - share / 100) / max(count, 1) for share, count in zip(shares, rows, strict=True)]
     spread, difference = 100 * Z95 * math.sqrt(sum(parts)), shares[0] - shares[1]
     interval = Interval(max(0.0, difference - spread), min(100.0, max(0.0, difference + spread)))
-    return _Measured(max(0.0, difference), 0.0, noise, setting, interval)
+    return max(0.0, difference), interval
 
 
-def _shares_told(what: str, shares: tuple[float, float], measured: _Measured) -> str:
+def _shares_told(what: str, shares: tuple[float, float], weighed: Weighed) -> str:
     return (
-        f"{_percent(shares[0])} of the synthetic rows {what}, against {_percent(shares[1])} of real rows, "
-        f"{measured.side} the excess of {_percent(measured.setting)} allowed beyond the {_percent(measured.noise)} "
-        "that chance may cause."
+        f"{_percent(shares[0])} of the synthetic rows {what}, against {_percent(shares[1])} of real rows: "
+        f"{_side(weighed)} the limit of {_percent(weighed.limit)} more (chance alone: up to {_percent(weighed.noise)})."
     )
 
 
 def _dcr_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
-    if settings.max_dcr_share_percent is None or not evidence.sizes["dcr_real_rows"]:
+    most, share = settings.max_dcr_share_percent, evidence.dcr_share_percent
+    if most is None or not evidence.sizes["dcr_real_rows"]:
         return None
-    share, interval = evidence.dcr_share_percent, evidence.dcr_interval
-    measured = _Measured(share, 50.0, evidence.dcr_noise_percent, settings.max_dcr_share_percent, interval)
+    weighed = weigh(share, evidence.dcr_interval, evidence.dcr_noise_percent, most, settings, perfect=50.0)
     sentence = (
         f"{_percent(share)} of the synthetic rows lie nearer to a training row than to a held-out one, where 50 % is "
-        f"perfect, {measured.side} the {_percent(measured.limit)} allowed."
+        f"perfect: {_side(weighed)} the limit of {_percent(weighed.limit)}."
     )
     if share < SUSPICIOUSLY_FAR:
         sentence += " They lie so near to the held-out rows that these may be among them."
-    remedy = "The generator leans on single training rows: train fewer steps or on more rows."
-    return measured.finding("dcr_share_percent", settings.borderline, (sentence, remedy))
+    return _finding("dcr_share_percent", weighed, sentence)
 
 
 def _attack_finding(attack: AttackEvidence, settings: GateSettings) -> Finding | None:
     if settings.max_membership_auc is None:
         return None
     everybody = attack.group == "all rows"
-    allowed = (settings.max_membership_auc - 0.5) * (1 if everybody else OUTLIERS_LOOSER)
+    most = min(1.0, 0.5 + (settings.max_membership_auc - 0.5) * (1 if everybody else OUTLIERS_LOOSER))
     noise = min(1.0, 0.5 + SIGMAS * null_deviation(attack.rows, attack.rows_holdout))
-    measured = _Measured(attack.auc, 0.5, noise, min(1.0, 0.5 + allowed), attack.interval, most=1.0)
+    weighed = weigh(attack.auc, attack.interval, noise, most, settings, perfect=0.5, highest=1.0)
     sentence = (
         "An attacker who sees the synthetic rows tells training rows from others"
-        f"{'' if everybody else ' among outliers'} with an AUC of {attack.auc:.2f} where 0.5 is chance, "
-        f"{measured.side} the {measured.limit:.2f} allowed."
+        f"{'' if everybody else ' among outliers'} with an AUC of {attack.auc:.2f} where 0.5 is chance: "
+        f"{_side(weighed)} the limit of {weighed.limit:.2f}."
     )
-    remedy = (
-        "The synthetic rows crowd around training rows: train fewer steps or on more rows, and protect more of the "
-        "rare categories (rare_category_rows)."
-    )
-    metric = "membership_auc" if everybody else "membership_auc_outliers"
-    return measured.finding(metric, settings.borderline, (sentence, remedy))
+    remedy = f"{LESS_TRAINING} Protecting more rare categories (train.rare_category_rows) helps outliers."
+    return _finding("membership_auc" if everybody else "membership_auc_outliers", weighed, sentence, remedy)
 
 
 def _leak_finding(count: LeakCount, leaks: Sequence[Leak], settings: GateSettings) -> Finding | None:
-    metric, setting, what = {
+    metric, most, what = {
         RARE_CATEGORY: ("rare_leak_percent", settings.max_rare_leak_percent, "categories that few training rows hold"),
         EXTREME: ("extreme_leak_percent", settings.max_extreme_leak_percent, "extremes that one training row holds"),
     }[count.kind]
-    if setting is None:
+    if most is None:
         return None
-    measured = _Measured(100 * count.leaked / max(count.at_risk, 1), 0.0, count.noise_percent, setting, None)
+    weighed = weigh(100 * count.leaked / max(count.at_risk, 1), None, count.noise_percent, most, settings)
     columns = tuple(dict.fromkeys(leak.column for leak in leaks if leak.kind == count.kind))[:NAMED_COLUMNS]
     named = ", ".join(map(quoted, columns))
     sentence = (
-        f"{count.leaked:,} of {count.at_risk:,} {what} occur among the synthetic rows{named and ', in '}{named}, "
-        f"{measured.side} the {_percent(measured.limit)} allowed; fresh real rows would show up to "
-        f"{_percent(count.noise_percent)}."
+        f"{count.leaked:,} of {count.at_risk:,} {what} occur among the synthetic rows{named and ', in '}{named}: "
+        f"{_side(weighed)} the limit of {_percent(weighed.limit)} of them (chance alone: up to "
+        f"{_percent(weighed.noise)})."
     )
-    remedy = f"Protect {named}: raise rare_category_rows, or leave these columns out."
-    return measured.finding(metric, settings.borderline, (sentence, remedy), columns)
+    remedy = f"Protect {named}: raise train.rare_category_rows, or leave these columns out (read.exclude)."
+    return _finding(metric, weighed, sentence, remedy, columns)
+
+
+def _side(weighed: Weighed) -> str:
+    return "within" if weighed.value <= weighed.limit else "over"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f} %" if value >= 10 else f"{value:.2g} %"
