@@ -5,7 +5,7 @@ The steps of a run, which share a store and end in a snapshot, are in `steps.py`
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from os import PathLike
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from vae_ops.profiling import profile_source
 from vae_ops.progress import Progress, Report, silent
 from vae_ops.publishing import Provenance, verify_part, write_parts
 from vae_ops.records import DrawRecord, TrainRecord, ValidateRecord
-from vae_ops.schema import check_overrides
+from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import replacing
@@ -25,10 +25,15 @@ from vae_ops.walk import Engine, default_engine, learn, path_of, training_listen
 
 if TYPE_CHECKING:
     from vae_ops.table import SourceLike
+    from vae_ops.validation.evidence import UtilityEvidence
 
 __all__ = ["generate_rows", "judge_tables", "train_model"]
 
 _DRAWN = "_drawn.json"
+_SEEN = (
+    "The test fold is a part of the source. If the generator learned from it, these figures flatter it; give rows that "
+    "it never saw as the holdout (--holdout)."
+)
 
 
 def train_model(
@@ -140,16 +145,49 @@ def judge_tables(
     settings = settings or RunSettings()
     read, target = settings.read, locate(report)
     check_writable(target)
-    training = open_source(source, exclude=read.exclude).sample(read.max_training_rows, read.seed)
+    opened = open_source(source, exclude=read.exclude)
+    _check_target(opened.schema, settings)
+    training = opened.sample(read.max_training_rows, read.seed)
     if holdout is None:
         training, held = split_holdout(training, read.holdout_fraction, read.seed)
     else:
         held = open_source(holdout, exclude=read.exclude, min_rows=1).sample(read.max_training_rows, read.seed)
-    result = judge(training, held, _synthetic_rows(synthetic, read), settings.gate, seed=settings.generate.seed)
+    rows = _synthetic_rows(synthetic, read)
+    utility = _utility(training, held, rows, settings)
+    if utility is not None and holdout is None:
+        utility = replace(utility, caveat=_SEEN)
+    result = judge(
+        training,
+        held,
+        rows,
+        settings.gate,
+        seed=settings.generate.seed,
+        utility=utility,
+        utility_settings=settings.utility,
+    )
     target.make_dirs()
     path = target.child("report.json")
     path.write_json(result.to_dict())
     return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, path.uri)
+
+
+def _check_target(schema: pa.Schema, settings: RunSettings) -> None:
+    if settings.utility.target is not None:
+        from vae_ops.validation.target import check_target
+
+        check_target(schema, settings.utility)
+
+
+def _utility(
+    training: pa.Table, holdout: pa.Table, synthetic: pa.Table, settings: RunSettings
+) -> "UtilityEvidence | None":
+    if settings.utility.target is None:
+        return None
+    from vae_ops.validation.utility import measure_utility
+
+    semantic_types = infer_semantic_types(training, settings.read.semantic_types)
+    seed = settings.generate.seed
+    return measure_utility(training, holdout, synthetic, semantic_types, settings.utility, seed=seed)
 
 
 def _synthetic_rows(synthetic: "SourceLike", read: ReadSettings) -> pa.Table:

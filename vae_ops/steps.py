@@ -251,10 +251,18 @@ def _validate(walk: Walk) -> ValidateRecord:
     parts = _whole_set_of_parts(walk)
     walk.tell("validate", 0.0, "comparing with the source")
     training, holdout = read_rows(run.training), read_rows(run.holdout)
-    _utility(walk, training, holdout)
+    utility = _utility(walk, training, holdout)
     read = walk.settings.read
     synthetic = _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False)
-    result = judge(training, holdout, synthetic, walk.settings.gate, seed=walk.settings.generate.seed)
+    result = judge(
+        training,
+        holdout,
+        synthetic,
+        walk.settings.gate,
+        seed=walk.settings.generate.seed,
+        utility=utility,
+        utility_settings=walk.settings.utility,
+    )
     facts = {**result.to_dict(), "model_version": walk.trained.model_version, "run_id": walk.spec.run_id}
     run.report.write_json({**facts, "training": walk.trained.to_dict()})
     run.verdict.write_json({**facts, "parts": {part.name: digest_file(part) for part in parts}})
