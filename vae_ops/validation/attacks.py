@@ -50,7 +50,8 @@ def attack_membership(
     Returns:
         `all rows`, then `outliers`; a group with fewer than 20 rows of either kind is left out.
     """
-    isolated = np.quantile(np.concatenate([members[0], others[0]]), 1 - OUTLIER_SHARE) if len(others[0]) else np.inf
+    # A distance that is there, because nothing can be interpolated towards infinity.
+    isolated = np.quantile(np.concatenate([members[0], others[0]]), 1 - OUTLIER_SHARE, method="higher")
     scores = membership_scores(*members), membership_scores(*others)
     far = members[0] >= isolated, others[0] >= isolated
     groups = {"all rows": scores, "outliers": (scores[0][far[0]], scores[1][far[1]])}
