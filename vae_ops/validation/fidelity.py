@@ -154,9 +154,10 @@ def mean_shift(real: NumberColumn, synthetic: NumberColumn) -> float | None:
     left, right = real.finite, synthetic.finite
     if not len(left) or not len(right):
         return None
-    # The widest range of float64 overflows a sum, so all is measured in the real rows' largest deviation.
-    scale = max(float(np.abs(left - left[0]).max()), np.finfo(np.float64).tiny)
-    near, far = (left - left[0]) / scale, (right - left[0]) / scale
+    # Halved and scaled, because the widest range of float64 overflows a difference and a sum.
+    left, right = left / 2 - left[0] / 2, right / 2 - left[0] / 2
+    scale = max(float(np.abs(left).max()), np.finfo(np.float64).tiny)
+    near, far = left / scale, right / scale
     deviation = float(near.std())
     return float((far.mean() - near.mean()) / deviation) if deviation > 1e-12 else None
 
