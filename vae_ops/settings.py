@@ -307,7 +307,7 @@ class UtilitySettings(_Settings):
         repeats: Draws of synthetic rows, and fits, behind each dose; three of a table that takes long to fit.
         max_rows: Real rows in each fit; of a larger table a fixed-seed sample plays that part.
         max_gap: How much lower a model trained on synthetic rows alone may score than one trained on as many real rows,
-            beyond what chance may cause; more is borderline.
+            beyond what chance may cause; more is borderline. None (or `off`) judges no utility.
         fail_gap: From where on it is a failure; None never fails a run for its utility.
     """
 
@@ -316,7 +316,7 @@ class UtilitySettings(_Settings):
     doses: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
     repeats: int = 5
     max_rows: int = 30_000
-    max_gap: float = 0.05
+    max_gap: float | None = 0.05
     fail_gap: float | None = None
 
     def __post_init__(self) -> None:
@@ -324,7 +324,7 @@ class UtilitySettings(_Settings):
         _check_range(self, "repeats", 2, 100)
         _check_range(self, "max_rows", 100)
         _check_range(self, "max_gap", 0.0)
-        _check_range(self, "fail_gap", self.max_gap)
+        _check_range(self, "fail_gap", self.max_gap or 0.0)
         if not self.doses or not all(0 < dose <= _LARGEST_DOSE for dose in self.doses):
             raise SettingsError(
                 f"UtilitySettings.doses expects numbers above 0 and at most {_LARGEST_DOSE:g}, got {self.doses!r}; "
