@@ -119,7 +119,7 @@ def _value(value: Any, hint: Any, name: str) -> Any:
         return {key: inner for key, inner in section.items() if inner is not None}
     if not isinstance(value, str) or hint is str or typing.get_origin(hint) is typing.Literal:
         return value
-    if str in typing.get_args(hint):
+    if hint == str | None:
         return parse_text(value)
     parsed = _literal(value)
     if typing.get_origin(hint) is tuple and not isinstance(parsed, list | tuple | None):

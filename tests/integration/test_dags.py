@@ -148,6 +148,21 @@ def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(source: Path, 
         assert kept.read_all().column("id").to_pylist() == holdout.tolist()
 
 
+def test_where_no_dose_is_proven_to_help_the_shards_are_empty_and_the_source_is_published(
+    source: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    dag_run = run(
+        "nightly_augmentation", source=source, output=output, ratio="auto", target="large", settings=settings(ANY_GATE)
+    )
+    assert {state for found in states(dag_run).values() for state in found} == {"success"}
+    latest = load_latest(output)
+    assert (latest.rows_source, latest.rows_synthetic) == (400, 0)
+    assert pq.read_table(latest.snapshot_path).drop_columns(["_is_synthetic"]).equals(pq.read_table(source))
+    (evidence,) = output.glob("_store/runs/*/utility.json")
+    assert "raise read.holdout_fraction" in json.loads(evidence.read_text())["not_measured"]
+
+
 def test_bad_input_fails_at_once_and_for_good(tmp_path: Path) -> None:
     output = tmp_path / "out"
     dag_run = run("nightly_augmentation", source=tmp_path / "missing.parquet", output=output)

@@ -23,6 +23,7 @@ from vae_ops_provider.operators import (
     VaeValidateOperator,
 )
 from vae_ops_provider.params import augmentation_params, augmentation_templates
+from vae_ops_provider.rendering import parse_settings
 from vae_ops_provider.task_group import VaeAugmentation
 
 StandIn = Callable[[str], str]
@@ -201,7 +202,7 @@ def test_the_group_hands_everything_to_every_task() -> None:
     defaults = {"retries": 4, "execution_timeout": timedelta(minutes=1)}
     with DAG("nightly") as dag:
         VaeAugmentation(
-            source="in", output="out", store="st", rows=5, exclude=["a"], seed=1, time_budget_seconds=9,
+            source="in", output="out", store="st", rows=5, target="b", exclude=["a"], seed=1, time_budget_seconds=9,
             settings={"train": {"seed": 2}}, python="/py", default_args=defaults,
         )  # fmt: skip
     for task in dag.tasks:
@@ -214,6 +215,7 @@ def test_the_group_hands_everything_to_every_task() -> None:
             "exclude": ["a"], "semantic_types": {}, "max_training_rows": 500_000, "holdout_fraction": 0.1, "seed": 1,
         }  # fmt: skip
         assert (spec["settings"]["train"]["seed"], spec["settings"]["generate"]["rows"]) == (2, 5)
+        assert spec["settings"]["utility"]["target"] == "b"
 
 
 def test_the_form_has_a_template_for_each_field_and_help_for_all() -> None:
@@ -223,9 +225,17 @@ def test_the_form_has_a_template_for_each_field_and_help_for_all() -> None:
     assert {name: param.resolve() for name, param in params.items()}["rows"] is None
 
 
+@pytest.mark.parametrize("ratio", [None, "auto", "2", "0.5", " 1. ", 0, 2.5])
+def test_the_form_takes_auto_and_numbers_as_a_ratio(ratio: Any) -> None:
+    param = augmentation_params(source="in", output="out")["ratio"]
+    settings = parse_settings({"generate": {"ratio": str(param.resolve(ratio))}})
+    assert settings.generate.ratio == (ratio if ratio in {None, "auto"} else float(ratio))
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("rows", -1), ("rows", 1.5), ("rows", "5"), ("ratio", -0.1), ("source", ""), ("exclude", "a"), ("seed", -1),
+    [("rows", -1), ("rows", 1.5), ("rows", "5"), ("ratio", -0.1), ("ratio", "some"), ("ratio", "-1"), ("target", ""),
+     ("source", ""), ("exclude", "a"), ("seed", -1),
      ("exclude", ["a", "a"]), ("time_budget_seconds", 0), ("settings", [])],
 )  # fmt: skip
 def test_the_form_refuses_nonsense(name: str, value: Any) -> None:

@@ -15,6 +15,12 @@ from vae_ops_provider.rendering import named_settings, parse_integer, parse_sett
         ("generate", "rows", "", None),
         ("generate", "ratio", "0.5", 0.5),
         ("generate", "ratio", "2", 2.0),
+        ("generate", "ratio", "auto", "auto"),
+        ("utility", "target", "income", "income"),
+        ("utility", "target", "2024", "2024"),
+        ("utility", "target", "None", None),
+        ("utility", "doses", "[0.5, 2]", (0.5, 2.0)),
+        ("utility", "task", "None", None),
         ("train", "variational", "False", False),
         ("train", "variational", "true", True),
         ("train", "decoder", "factorised", "factorised"),
@@ -71,10 +77,11 @@ def test_nonsense_is_refused_in_words(layers: Any, said: str) -> None:
 
 
 def test_one_seed_decides_all() -> None:
-    settings = parse_settings(named_settings(rows="5", ratio=None, exclude=("a",), seed="9", time_budget_seconds="30"))
+    named = named_settings(rows="5", ratio=None, target="b", exclude=("a",), seed="9", time_budget_seconds="30")
+    settings = parse_settings(named)
     assert (settings.read.seed, settings.train.seed, settings.generate.seed) == (9, 9, 9)
     assert (settings.generate.rows, settings.train.time_budget_seconds) == (5, 30.0)
-    assert settings.read.exclude == ("a",)
+    assert (settings.read.exclude, settings.utility.target) == (("a",), "b")
 
 
 def test_text_and_integers() -> None:
