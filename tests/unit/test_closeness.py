@@ -16,10 +16,10 @@ from vae_ops.validation.closeness import (
     dcr_share,
     distance_histograms,
     median_ratio,
-    row_hashes,
 )
 from vae_ops.validation.columns import align_table
 from vae_ops.validation.neighbours import Places
+from vae_ops.validation.row_hashes import row_hashes
 
 
 def table(**columns: object) -> pa.Table:

@@ -55,7 +55,7 @@ def test_extremes_of_one_row_are_at_risk_and_shared_ones_are_not() -> None:
 def test_gaps_do_not_hide_an_extreme() -> None:
     training = pa.table({"pay": pa.array([None, 4.0, 7.0, 7.0, float("nan")], from_pandas=False)})
     leaks, _ = leaks_of(training, training)
-    assert leaks == (Leak("pay", EXTREME, "4.0", 1, 1),)
+    assert leaks == (Leak("pay", EXTREME, "4", 1, 1),)
 
 
 def test_identifiers_booleans_and_empty_columns_are_not_looked_at() -> None:
@@ -81,6 +81,13 @@ def test_names_that_never_come_again_by_chance_are_a_leak() -> None:
     _, counts = leaks_of(training, training.slice(0, 400), rare_rows=5)
     assert counts[RARE_CATEGORY].noise_percent < 3.0
     assert counts[RARE_CATEGORY].leaked > 0.15 * counts[RARE_CATEGORY].at_risk
+
+
+def test_a_value_beyond_pythons_dates_has_a_text() -> None:
+    training = pa.table({"since": pa.array([2**30, 0, 0], pa.int32()).cast(pa.date32()), "raw": [b"\xff", b"a", b"a"]})
+    values = {leak.column: leak.value for leak in leaks_of(training, training, rare_rows=2)[0]}
+    assert values["raw"] == "ff"
+    assert "1073741824" in values["since"]
 
 
 def test_a_value_is_cut_when_very_long() -> None:

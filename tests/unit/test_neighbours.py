@@ -116,6 +116,12 @@ def test_equal_rows_are_one_neighbour() -> None:
     assert NeighbourIndex(rows, seed=0).query(rows)[0] == pytest.approx([0.0, 3.0])
 
 
+def test_a_copy_is_found_beside_an_outlier_that_dwarfs_every_difference() -> None:
+    (rows,) = places(pa.table({"a": [1e30, *np.arange(100.0)], "b": ["x", "y"] * 50 + ["x"]}))
+    scaled = rows.scaled(measure_units(rows).deviations)
+    assert (NeighbourIndex(scaled, seed=0).query(scaled)[:, 0] == 0).all()
+
+
 def test_a_single_row_has_no_second() -> None:
     (rows,) = places(pa.table({"a": [2.0]}))
     index = NeighbourIndex(rows, seed=0)

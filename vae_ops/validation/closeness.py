@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vae_ops.validation.columns import joint_codes
 from vae_ops.validation.evidence import Distances
 from vae_ops.validation.neighbours import Places, nearest
+from vae_ops.validation.row_hashes import row_hashes
 
 __all__ = [
     "CopyShares",
@@ -24,7 +24,6 @@ __all__ = [
     "dcr_share",
     "distance_histograms",
     "median_ratio",
-    "row_hashes",
 ]
 
 NEAR = 0.1
@@ -70,30 +69,6 @@ def copy_shares(training: pa.Table, holdout: pa.Table, synthetic: pa.Table, colu
 
 def _share(hits: NDArray[np.bool_]) -> float:
     return float(hits.mean()) if len(hits) else 0.0
-
-
-def row_hashes(tables: Sequence[pa.Table], columns: Sequence[str]) -> list[NDArray[np.uint64]]:
-    """Hashes whole rows so that equal rows of any of the tables have equal hashes.
-
-    Values are compared exactly, not rounded; null equals null and NaN equals NaN. Only one column's codes are in memory
-    at a time. Two different rows share a 64-bit hash with odds of 5e-20; any of a million and a million, 5e-8.
-
-    Returns:
-        uint64 `(rows,)` per table.
-    """
-    hashes = [np.zeros(table.num_rows, dtype=np.uint64) for table in tables]
-    for name in columns:
-        codes, _ = joint_codes([table.column(name) for table in tables])
-        hashes = [_mix(state, code.astype(np.uint64)) for state, code in zip(hashes, codes, strict=True)]
-    return hashes
-
-
-def _mix(state: NDArray[np.uint64], code: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) per column; a bijection of `state` for each code."""
-    mixed = state * np.uint64(0x9E3779B97F4A7C15) + code + np.uint64(1)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 # --- distance to the closest record ----------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def _rare_categories(name: str, real: CategoryColumn, drawn: CategoryColumn, rar
     for code in np.flatnonzero((counts > 0) & (counts < rare_rows)):
         count = int(counts[code])
         # Text is made for what is shown, not for a hundred thousand categories at risk.
-        text = real.label(int(code)) if emitted[code] else ""
+        text = _text(real.values[int(code)]) if emitted[code] and real.values is not None else ""
         yield _AtRisk(RARE_CATEGORY, name, text, count, int(emitted[code]), chances[count])
 
 
@@ -117,8 +117,20 @@ def _extremes(column: pa.ChunkedArray, name: str, real: NumberColumn, drawn: Num
     for position in (0, -1):
         if counts[position] == 1:
             row = present[int(np.argmax(values == distinct[position]))]
-            text = str(column[int(row)].as_py())[:LONGEST_VALUE]
+            text = _text(column[int(row)])
             yield _AtRisk(EXTREME, name, text, 1, int((drawn.values == distinct[position]).sum()), chance)
+
+
+def _text(value: pa.Scalar) -> str:
+    """A value as text, cut when very long; by Arrow, because Python's dates end where Arrow's do not."""
+    plain = value.as_py().hex() if _is_binary(value.type) else value.cast(pa.string()).as_py()
+    text = str(plain)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    kinds = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(is_kind(type_) for is_kind in kinds)
 
 
 def _chances(counts: NDArray[np.int64], rows: int, fresh: int, rare_rows: int) -> list[float]:

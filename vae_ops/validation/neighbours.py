@@ -14,6 +14,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from vae_ops.validation.columns import CategoryColumn, EncodedTable, NumberColumn
+from vae_ops.validation.row_hashes import mix_hashes
 
 __all__ = ["NeighbourIndex", "Places", "Units", "measure_units", "nearest", "place_rows"]
 
@@ -171,6 +172,15 @@ def _all_distances(queries: Places, references: Places) -> NDArray[np.float64]:
     return matrix
 
 
+def _hashes(places: Places) -> NDArray[np.uint64]:
+    hashes = np.zeros(len(places), dtype=np.uint64)
+    for values in places.numbers.T:
+        hashes = mix_hashes(hashes, (values + 0.0).view(np.uint64))  # which makes -0.0 the same as 0.0
+    for codes in places.codes.T:
+        hashes = mix_hashes(hashes, codes.astype(np.uint64))
+    return hashes
+
+
 class NeighbourIndex:
     """Finds near rows among many, in time that hardly grows with their number.
 
@@ -188,17 +198,14 @@ class NeighbourIndex:
             seed: Decides the projections.
         """
         self._seed = seed
-        projected = self._project(places)
-        # Equal rows have equal projections, bit for bit; different ones do so once in 2**50.
-        found = np.unique(projected[:, 0], return_index=True, return_inverse=True, return_counts=True)
-        first: NDArray[np.int64] = found[1]
+        found = np.unique(_hashes(places), return_index=True, return_inverse=True, return_counts=True)
+        self._known: NDArray[np.uint64] = found[0]
         self._group: NDArray[np.int64] = found[2]
         self._count: NDArray[np.int64] = found[3]
-        self._places = places.take(first)
-        self._tree = cKDTree(projected[first])
+        self._places = places.take(found[1])
+        self._tree = cKDTree(self._project(self._places))
 
     def _project(self, places: Places) -> NDArray[np.float64]:
-        """Column by column, because a matrix product rounds the same row differently from place to place."""
         generator = np.random.default_rng([self._seed, PROJECTIONS])
         projected = np.zeros((len(places), PROJECTIONS))
         for values in places.numbers.T:
@@ -224,15 +231,21 @@ class NeighbourIndex:
         candidates = min(CANDIDATES, len(self._places))
         # A list of ranks, because one rank alone would lose its axis.
         rows = np.asarray(self._tree.query(self._project(queries), k=np.arange(1, candidates + 1))[1])
+        lonely = np.full(len(queries), -1) if own is None else self._lonely(own)
         for part in _blocks(len(queries), candidates * queries.width):
             distances = self._distances(queries.take(part), rows[part])
-            if own is not None:
-                group = self._group[own[part]]
-                alone = self._count[group] == 1
-                distances[(rows[part] == group[:, None]) & alone[:, None]] = np.inf
+            distances[rows[part] == lonely[part, None]] = np.inf
             best = np.sort(distances, axis=1)[:, :2]
             found[part, : best.shape[1]] = best
+        # Beside an outlier of 1e16 deviations, all projections of other rows may be equal.
+        missed = np.isin(_hashes(queries), self._known) & (lonely < 0) & (found[:, 0] > 0)
+        found[missed] = np.column_stack([np.zeros(missed.sum()), found[missed, 0]])
         return found
+
+    def _lonely(self, own: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of each indexed row the place in the tree, if no other row equals it; else -1."""
+        group = self._group[own]
+        return np.where(self._count[group] == 1, group, -1)
 
     def _distances(self, queries: Places, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """L1 distance of each query to each of its candidates, `(queries, candidates)`."""
