@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from tests.strategies import SCALAR_TYPES, arrays
 from vae_ops.schema import natural_type
+from vae_ops.validation.closeness import copy_shares
 from vae_ops.validation.columns import EncodedTable, NumberColumn, align_table, encode_tables, take_rows
 from vae_ops.validation.fidelity import coarsen_columns, dependence_error, shape_error, trend_errors
 from vae_ops.validation.joint import c2st
-from vae_ops.validation.privacy import copy_shares
 
 Metric = Callable[[EncodedTable, EncodedTable], float]
 AB = ("a", "b")

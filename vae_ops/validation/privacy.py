@@ -18,7 +18,6 @@ from vae_ops.settings import GateSettings
 from vae_ops.validation.attacks import attack_membership, null_deviation
 from vae_ops.validation.closeness import (
     DCR_REPEATS,
-    CopyShares,
     DcrShare,
     are_near_copies,
     copy_shares,
@@ -40,7 +39,7 @@ from vae_ops.validation.leaks import EXTREME, RARE_CATEGORY, find_leaks
 from vae_ops.validation.neighbours import NeighbourIndex, Places, measure_units, place_rows
 from vae_ops.validation.weighing import Weighed, weigh
 
-__all__ = ["CopyShares", "copy_shares", "measure_privacy", "privacy_findings"]
+__all__ = ["measure_privacy", "privacy_findings"]
 
 QUERIES = 5_000  # rows of each kind whose neighbours are looked for
 INDEX_CELLS = 10_000_000  # rows × columns searched on each side: 80 MB, two seconds
