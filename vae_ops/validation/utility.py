@@ -185,14 +185,23 @@ def measure_utility(
         return UtilityEvidence(target, None, not_measured=reason)
     plan, known = _plan(tables[0], semantic_types, settings), len(tables[0])
     most = (plan.all_rows, plan.test_rows, plan.test_rows, len(tables[3]))
-    tables = [
-        _shuffled(table, [seed, index])[:rows] for index, (table, rows) in enumerate(zip(tables, most, strict=True))
-    ]
+    tables = [_shuffled(table, most[index], [seed, index]) for index, table in enumerate(tables)]
     found, tables = read_target(tables, semantic_types, settings)
     if reason := _nothing_to_score(found, target):
         return UtilityEvidence(target, None, not_measured=reason)
-    rows, categorical = _encoded(tables, found, semantic_types, target)
-    trial = _Trial(rows[0], rows[3], rows[1], rows[2], categorical, found, plan, settings, known, seed)
+    (real, tuning, test, drawn), categorical = _encoded(tables, found, semantic_types, target)
+    trial = _Trial(
+        real=real,
+        synthetic=drawn,
+        tuning=tuning,
+        test=test,
+        categorical=categorical,
+        target=found,
+        plan=plan,
+        settings=settings,
+        rows_known=known,
+        seed=seed,
+    )
     with threadpool_limits(1):  # see `fidelity.c2st`
         return _evidence(trial)
 
@@ -246,8 +255,8 @@ def _nothing_to_score(target: Target, name: str) -> str:
     return ""
 
 
-def _shuffled(table: pa.Table, seed: Sequence[int]) -> pa.Table:
-    return table.take(np.random.default_rng(seed).permutation(len(table)))
+def _shuffled(table: pa.Table, most: int, seed: Sequence[int]) -> pa.Table:
+    return table.take(np.random.default_rng(seed).permutation(len(table))[:most])
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
@@ -463,7 +472,7 @@ def _pick(trial: _Trial, points: Sequence[DosePoint], best: DosePoint, over_all:
         return best.dose, f"The surest gain in {metric} beyond chance: {_change(best)}."
     # The generator saw all rows and passes some of what they hold on to a fit that has only a sample of them.
     sampled = f"Added to {trial.plan.real_rows:,} of {rows} real rows, {_change(best)} in {metric}"
-    if len(trial.real) < trial.rows_known:
+    if trial.plan.all_rows < trial.rows_known:
         return 0.0, f"{sampled}; whether that holds for all of them would take too long to confirm, so none is added."
     if over_all.low > 0:
         return best.dose, f"{sampled}, also beyond what all real rows alone reach ({_bounds(over_all)})."
