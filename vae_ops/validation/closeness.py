@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vae_ops.validation.evidence import Distances
 from vae_ops.validation.neighbours import Places, nearest
-from vae_ops.validation.row_hashes import row_hashes
+from vae_ops.validation.row_hashes import are_among, row_hashes
 
 __all__ = [
     "CopyShares",
@@ -61,8 +61,8 @@ def copy_shares(training: pa.Table, holdout: pa.Table, synthetic: pa.Table, colu
     known, held_out, drawn = row_hashes([training, holdout, synthetic], columns)
     distinct, inverse, counts = np.unique(known, return_inverse=True, return_counts=True)
     return CopyShares(
-        synthetic=_share(np.isin(drawn, distinct)),
-        holdout=_share(np.isin(held_out, distinct)),
+        synthetic=_share(are_among(drawn, distinct)),
+        holdout=_share(are_among(held_out, distinct)),
         training=_share(counts[inverse] > 1),
     )
 
