@@ -95,7 +95,7 @@ class LatestSnapshot:
         verdict: What the gate said: `pass` or `borderline`.
         rows_source: Source rows in the snapshot; 0 when they were left out.
         rows_synthetic: Synthetic rows in the snapshot.
-        report_path: What the gate measured.
+        report_path: What the gate found, as an HTML page; its JSON lies beside it.
         published_at: UTC time at which this snapshot became the latest, ISO 8601.
     """
 
@@ -340,6 +340,7 @@ def commit_snapshot(
     provenance: Provenance,
     record: Mapping[str, Any],
     report: Mapping[str, Any],
+    page: bytes,
     keep_snapshots: int,
     before_pointer: Callable[[], object] = lambda: None,
 ) -> LatestSnapshot:
@@ -356,6 +357,7 @@ def commit_snapshot(
         provenance: As written into the files.
         record: Facts for manifest and pointer: `verdict` and everything worth knowing about the run.
         report: What the gate measured.
+        page: The same for people, HTML.
         keep_snapshots: Older snapshots are removed.
         before_pointer: Called once the snapshot has its name, before a reader can learn of it.
     """
@@ -373,6 +375,7 @@ def commit_snapshot(
         "files": [asdict(file) for file in files],
     }
     Output.report(staging).write_json(report)
+    Output.page(staging).write_atomic(page)
     Output.manifest(staging).write_json(manifest)
     with output.committing():
         final = output.snapshot(snapshot_id)
@@ -426,7 +429,7 @@ def _publishing_times(output: Output) -> dict[str, str]:
 
 
 def _latest_of(snapshot: Location, manifest: Mapping[str, Any]) -> LatestSnapshot:
-    paths = {"snapshot_path": snapshot.uri, "report_path": Output.report(snapshot).uri}
+    paths = {"snapshot_path": snapshot.uri, "report_path": Output.page(snapshot).uri}
     facts = {field.name: manifest[field.name] for field in fields(LatestSnapshot) if field.name not in paths}
     return LatestSnapshot(**{**facts, **paths})
 

@@ -136,13 +136,23 @@ class DrawRecord(_Record):
 
 @dataclass(frozen=True)
 class ValidateRecord(_Record):
-    """What the gate said, and on what grounds; a verdict `fail` is a result, not an error."""
+    """What the gate said, and on what grounds; a verdict `fail` is a result, not an error.
+
+    Attributes:
+        verdict: `pass`, `borderline` or `fail`.
+        metrics: Value of each judged metric.
+        noise_floor: What a perfect sampler scores in each.
+        reasons: The three findings that weighed most, as sentences.
+        report_path: All that was found, as an HTML page; its JSON lies beside it.
+        remedies: What to do about each reason; empty for a pass.
+    """
 
     verdict: str
     metrics: Mapping[str, float]
     noise_floor: Mapping[str, float]
     reasons: tuple[str, ...]
     report_path: str
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ class AugmentResult(_Record):
 
     Attributes:
         snapshot_path: Directory of Parquet files that readers now find through `_latest.json`.
-        report_path: What the gate measured.
+        report_path: What the gate found, as an HTML page; its JSON lies beside it.
         model_version: Version of the model that drew the rows.
         verdict: `pass` or `borderline`.
         rows_source: Source rows in the snapshot.

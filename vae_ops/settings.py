@@ -228,7 +228,8 @@ class GateSettings(_Settings):
     `max_…` says how much beyond the floor is allowed at most, so that the wide floor of a small table excuses nothing
     but noise, and about half of it is always allowed, so that the narrow floor of a large one does not make a fault of
     what nobody would notice. A value beyond its limit is borderline until it lies `borderline` times as far from the
-    floor as the limit does, and for as long as its confidence interval reaches down to the limit.
+    floor as the limit does, and for as long as its confidence interval reaches down to the limit; one whose interval
+    reaches down to the floor is a pass, as so few rows cannot tell it from chance.
 
     Attributes:
         noise_multiple: How many noise floors a metric may reach.

@@ -3,6 +3,7 @@
 The steps of a run, which share a store and end in a snapshot, are in `steps.py`.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -21,11 +22,11 @@ from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import replacing
 from vae_ops.table import SYNTHETIC_COLUMN, open_source, split_holdout
-from vae_ops.walk import Engine, default_engine, learn, path_of, training_listener
+from vae_ops.walk import Engine, default_engine, learn, path_of, record_of, training_listener
 
 if TYPE_CHECKING:
     from vae_ops.table import SourceLike
-    from vae_ops.validation.evidence import UtilityEvidence
+    from vae_ops.validation.evidence import UtilityEvidence, Validation
 
 __all__ = ["generate_rows", "judge_tables", "train_model"]
 
@@ -127,13 +128,14 @@ def judge_tables(
     holdout: "SourceLike | None" = None,
     settings: RunSettings | None = None,
 ) -> ValidateRecord:
-    """Judges any synthetic table against the table it imitates, and writes `report.json`.
+    """Judges any synthetic table against the table it imitates, and writes `report.json` and `report.html`.
 
     Args:
         source: The real rows.
         synthetic: Synthetic rows; of a table labelled by vae-ops, those that the label calls synthetic.
         report: Directory for the report.
-        holdout: Real rows that the generator never saw; by default a random tenth of the source plays that part.
+        holdout: Real rows that the generator never saw; by default a random part of the source plays that part
+            (`read.holdout_fraction`). If the generator learned from that part too, its copies count as chance.
         settings: Limits of the gate, and how tables are read.
 
     Raises:
@@ -156,19 +158,33 @@ def judge_tables(
     utility = _utility(training, held, rows, settings)
     if utility is not None and holdout is None:
         utility = replace(utility, caveat=_SEEN)
-    result = judge(
+    found = judge(
         training,
         held,
         rows,
         settings.gate,
         seed=settings.generate.seed,
+        semantic_types=infer_semantic_types(training, read.semantic_types),
         utility=utility,
         utility_settings=settings.utility,
+        provenance=_account(opened.uri, settings),
     )
+    return _write_report(found, target)
+
+
+def _account(source: str | None, settings: RunSettings) -> dict[str, str]:
+    """What the report says about where the rows come from; who made the synthetic ones is not known."""
+    return {"source": source or "a table in memory", "settings": json.dumps(settings.to_dict())}
+
+
+def _write_report(found: "Validation", target: Location) -> ValidateRecord:
+    from vae_ops.validation.report import render_report
+
     target.make_dirs()
-    path = target.child("report.json")
-    path.write_json(result.to_dict())
-    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, path.uri)
+    page = target.child("report.html")
+    target.child("report.json").write_json(found.to_dict())
+    page.write_atomic(render_report(found).encode())
+    return record_of(found, page)
 
 
 def _check_target(schema: pa.Schema, settings: RunSettings) -> None:

@@ -48,10 +48,10 @@ from vae_ops.settings import RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
-from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, training_listener
+from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, record_of, training_listener
 
 if TYPE_CHECKING:
-    from vae_ops.validation.evidence import UtilityEvidence
+    from vae_ops.validation.evidence import UtilityEvidence, Validation
 
 __all__ = [
     "StepSpec",
@@ -245,29 +245,57 @@ def validate(spec: StepSpec, *, report: Report | None = None) -> ValidateRecord:
 
 
 def _validate(walk: Walk) -> ValidateRecord:
-    from vae_ops.validation.gate import judge
+    from vae_ops.validation.report import render_report
 
     run = walk.run
     parts = _whole_set_of_parts(walk)
-    walk.tell("validate", 0.0, "comparing with the source")
-    training, holdout = read_rows(run.training), read_rows(run.holdout)
+    found = _judge(walk, parts)
+    about = {"model_version": walk.trained.model_version, "run_id": walk.spec.run_id}
+    run.report.write_json({**found.to_dict(), **about, "training": walk.trained.to_dict()})
+    run.page.write_atomic(render_report(found).encode())
+    record = record_of(found, run.page)
+    digests = {part.name: digest_file(part) for part in parts}
+    run.verdict.write_json({**record.to_dict(), **about, "parts": digests})
+    walk.tell("validate", 1.0, f"verdict: {found.verdict}")
+    return record
+
+
+def _judge(walk: Walk, parts: list[Location]) -> "Validation":
+    from vae_ops.validation.gate import judge
+
+    settings, read = walk.settings, walk.settings.read
+    training, holdout = read_rows(walk.run.training), read_rows(walk.run.holdout)
     utility = _utility(walk, training, holdout)
-    read = walk.settings.read
-    synthetic = _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False)
-    result = judge(
+    walk.tell("validate", 0.1, "encoding source rows and decoding them again")
+    model = _load_model(walk)
+    some = open_source(training, min_rows=1).sample(settings.gate.sample_rows, read.seed, to_learn=False)
+    rebuilt = model.reconstruct(some, seed=_another(settings.generate.seed))
+    walk.tell("validate", 0.2, "comparing with the source")
+    return judge(
         training,
         holdout,
-        synthetic,
-        walk.settings.gate,
-        seed=walk.settings.generate.seed,
+        _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False),
+        settings.gate,
+        seed=settings.generate.seed,
+        semantic_types=infer_semantic_types(training, read.semantic_types),
+        reconstructed=(some, rebuilt),
+        training_record=model.training_record,
         utility=utility,
-        utility_settings=walk.settings.utility,
+        utility_settings=settings.utility,
+        provenance=_account(walk),
     )
-    facts = {**result.to_dict(), "model_version": walk.trained.model_version, "run_id": walk.spec.run_id}
-    run.report.write_json({**facts, "training": walk.trained.to_dict()})
-    run.verdict.write_json({**facts, "parts": {part.name: digest_file(part) for part in parts}})
-    walk.tell("validate", 1.0, f"verdict: {result.verdict}")
-    return ValidateRecord(result.verdict, result.metrics, result.noise_floor, result.reasons, run.report.uri)
+
+
+def _account(walk: Walk) -> dict[str, str]:
+    """What the report says about where the rows come from."""
+    return {
+        "source": walk.spec.source,
+        "run_id": walk.spec.run_id,
+        **{name: str(value) for name, value in dataclasses.asdict(_provenance(walk)).items()},
+        "training": json.dumps(walk.trained.to_dict()),
+        "labels": json.dumps(dict(walk.spec.labels)),
+        "settings": json.dumps(walk.settings.to_dict()),
+    }
 
 
 def _utility(walk: Walk, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence | None":
@@ -380,6 +408,7 @@ def _commit(walk: Walk, parts: list[Location], verdict: Mapping[str, Any]) -> Pu
             provenance=provenance,
             record=_manifest_facts(walk, verdict),
             report=walk.run.report.read_json(),
+            page=walk.run.page.read_bytes(),
             keep_snapshots=settings.keep_snapshots,
             before_pointer=lambda: walk.store.keep_model(walk.run, provenance.model_version),
         )

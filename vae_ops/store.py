@@ -4,11 +4,11 @@ A rename is one edit here and nowhere else. What the files hold is decided by `s
 get to a URI by `storage.py`.
 
     STORE/runs/RUN_ID/       profile.json  training.arrow  holdout.arrow  candidate/  utility.json  train.json
-                             parts/  verdict.json  report.json  publish.json  state.json
+                             parts/  verdict.json  report.json  report.html  publish.json  state.json
     STORE/models/VERSION/    promoted bundles          STORE/champion.json   {version, run_id, history}
     STORE/rejected/RUN_ID/   candidate and verdict of runs that the gate refused
     OUTPUT/_latest.json      the one pointer that readers follow
-    OUTPUT/snapshots/ID/     source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json
+    OUTPUT/snapshots/ID/     source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json  _report.html
 
 Names that start with a dot are in the making, or locks: no reader looks at them, and each is removed once its owner has
 died. On a local disk an owner holds a lock that the kernel drops with the process; an object store has no locks, so
@@ -186,6 +186,11 @@ class Run:
     def report(self) -> Location:
         """Everything the gate measured, for a person."""
         return self.root.child("report.json")
+
+    @property
+    def page(self) -> Location:
+        """The same for people."""
+        return self.root.child("report.html")
 
     @property
     def published(self) -> Location:
@@ -393,6 +398,11 @@ class Output:
     def report(snapshot: Location) -> Location:
         """What the gate measured before this snapshot was let through."""
         return snapshot.child("_report.json")
+
+    @staticmethod
+    def page(snapshot: Location) -> Location:
+        """The same for people."""
+        return snapshot.child("_report.html")
 
     @contextlib.contextmanager
     def staging(self, run_id: str) -> Iterator[Location]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 from vae_ops.errors import SettingsError, SourceError, UsageError
 from vae_ops.profiling import Profile
 from vae_ops.progress import Progress, Report, silent
-from vae_ops.records import StepSpec, TrainRecord
+from vae_ops.records import StepSpec, TrainRecord, ValidateRecord
 from vae_ops.settings import ReadSettings, RunSettings, TrainSettings
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
@@ -28,9 +28,20 @@ from vae_ops.table import SourceLike, SourceTable, open_source, split_holdout
 
 if TYPE_CHECKING:
     from vae_ops.training import TrainingProgress
-    from vae_ops.validation.evidence import UtilityEvidence
+    from vae_ops.validation.evidence import UtilityEvidence, Validation
 
-__all__ = ["Engine", "Learned", "Model", "Walk", "default_engine", "learn", "path_of", "recipe_of", "training_listener"]
+__all__ = [
+    "Engine",
+    "Learned",
+    "Model",
+    "Walk",
+    "default_engine",
+    "learn",
+    "path_of",
+    "recipe_of",
+    "record_of",
+    "training_listener",
+]
 
 
 class Model(Protocol):
@@ -48,6 +59,9 @@ class Model(Protocol):
 
     def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
         """Draws one shard of the rows."""
+
+    def reconstruct(self, table: pa.Table, *, seed: int) -> pa.Table:
+        """Rows of the schema encoded and decoded again, in their order: draws from the posterior, not the prior."""
 
     def save(self, directory: str) -> str:
         """Saves a bundle and returns its version."""
@@ -224,6 +238,18 @@ def learn(
     model = engine(settings=settings.train, read=read, progress=listen)
     model.fit_tables(training, holdout)
     return Learned(model, training, holdout, sampled=sample.num_rows < source.num_rows)
+
+
+def record_of(found: "Validation", page: Location) -> ValidateRecord:
+    """What a validation tells its caller; all else is on the page."""
+    return ValidateRecord(
+        verdict=found.verdict,
+        metrics=found.metrics,
+        noise_floor=found.noise_floor,
+        reasons=found.reasons,
+        report_path=page.uri,
+        remedies=tuple(finding.remedy for finding in found.findings[: len(found.reasons)]),
+    )
 
 
 def path_of(location: Location) -> str:

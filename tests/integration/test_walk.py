@@ -50,8 +50,12 @@ def test_a_snapshot_holds_source_and_synthetic_rows(source: Path, tmp_path: Path
         pa.field("_is_synthetic", pa.bool_(), nullable=False)
     )
     assert rows.filter(~np.asarray(rows["_is_synthetic"])).drop_columns(["_is_synthetic"]).equals(pq.read_table(source))
-    assert json.loads(Path(result.report_path).read_text())["verdict"] == "pass"
-    assert load_latest(tmp_path / "out").snapshot_path == result.snapshot_path
+    snapshot = Path(result.snapshot_path)
+    assert json.loads((snapshot / "_report.json").read_text())["verdict"] == "pass"
+    assert Path(result.report_path) == snapshot / "_report.html"
+    assert Path(result.report_path).read_text().lstrip().lower().startswith("<!doctype html>")
+    latest = load_latest(tmp_path / "out")
+    assert (latest.snapshot_path, latest.report_path) == (result.snapshot_path, result.report_path)
     assert set(result.seconds) == {"profile", "train", "generate", "validate", "publish", "total"}
     assert StandInModel.load(result.model_path).version == result.model_version
 
@@ -416,13 +420,33 @@ def test_a_directory_that_is_no_model_is_not_overwritten(source: Path, tmp_path:
 def test_any_two_tables_can_be_judged(source: Path, tmp_path: Path) -> None:
     judged = validate(source, some_rows(300, seed=1), report=tmp_path / "report", holdout=some_rows(100, seed=2))
     assert judged.verdict == "pass"
-    assert json.loads(Path(judged.report_path).read_text())["metrics"] == dict(judged.metrics)
+    assert Path(judged.report_path) == tmp_path / "report/report.html"
+    found = json.loads((tmp_path / "report/report.json").read_text())
+    assert found["metrics"] == dict(judged.metrics)
+    assert found["two_sided"] is None
 
 
 def test_of_a_snapshot_only_the_synthetic_rows_are_judged(source: Path, tmp_path: Path) -> None:
     snapshot = run(source, tmp_path / "out", generate={"rows": 300}).snapshot_path
     judged = validate(source, snapshot, report=tmp_path / "report")
-    assert json.loads(Path(judged.report_path).read_text())["sizes"]["rows_synthetic"] == 300
+    assert json.loads(Path(judged.report_path).with_suffix(".json").read_text())["sizes"]["rows_synthetic"] == 300
+
+
+def test_an_override_of_a_semantic_type_holds_for_any_two_tables(source: Path, tmp_path: Path) -> None:
+    settings = RunSettings.from_dict({"read": {"semantic_types": {"count": "categorical"}}})
+    validate(source, some_rows(300, seed=1), report=tmp_path, settings=settings)
+    columns = json.loads((tmp_path / "report.json").read_text())["columns"]
+    assert {column["column"]: column["metric"] for column in columns} == {"amount": "KS", "count": "TV", "kind": "TV"}
+
+
+def test_a_run_judges_reconstructions_beside_prior_samples(source: Path, tmp_path: Path) -> None:
+    snapshot = Path(run(source, tmp_path / "out", generate={"rows": 300}).snapshot_path)
+    found = json.loads((snapshot / "_report.json").read_text())
+    # The stand-in gives every row back as it was.
+    assert found["two_sided"]["reconstruction"]["shape_error_percent"] == 0.0
+    assert found["two_sided"]["faulty"] == "none"
+    assert found["provenance"]["source"] == str(source)
+    assert json.loads(found["provenance"]["settings"])["generate"]["rows"] == 300
 
 
 def test_a_spec_goes_through_json(spec: StepSpec) -> None:

@@ -55,6 +55,7 @@ def publish(output: Output, table: pa.Table, *, run_id: str = "r1", keep: int = 
             provenance=PROVENANCE,
             record={"verdict": "pass", **facts},
             report={"metrics": {}},
+            page=b"<!doctype html>",
             keep_snapshots=keep,
         )
 
@@ -245,7 +246,8 @@ def test_object_stores_get_the_manifest_last(monkeypatch: pytest.MonkeyPatch) ->
     assert copied[-1].endswith("_manifest.json")
     assert load_latest(output.root.uri) == latest
     place: Location = output.snapshot(latest.snapshot_id)
-    assert place.list() == ["_manifest.json", "_report.json", "source-00000.parquet", "synthetic-00000.parquet"]
+    parts = ["source-00000.parquet", "synthetic-00000.parquet"]
+    assert place.list() == ["_manifest.json", "_report.html", "_report.json", *parts]
     assert output.snapshots.list() == [latest.snapshot_id]
     manifest = Output.manifest(place).read_json()
     assert json.dumps(manifest)

@@ -50,6 +50,7 @@ class Comparison:
     """What was measured between real and synthetic rows.
 
     Attributes:
+        rows: Fewest rows of the two sides.
         names: Compared columns.
         pairs: Compared pairs.
         shifts: Signed distance of the means in real standard deviations, by column of numbers.
@@ -60,6 +61,7 @@ class Comparison:
         c2st_noise: AUC that chance alone may reach.
     """
 
+    rows: int
     names: tuple[str, ...]
     pairs: tuple[PairTrend, ...]
     shifts: Mapping[str, float]
@@ -139,6 +141,7 @@ def compare_tables(
     real, others, drawn = prepare_tables(training, [training, pool, synthetic])
     joint = c2st(unseen_rows(pool, training_rows), synthetic, seed=seed) if jointly else None
     return Comparison(
+        rows=min(row_count(pool), row_count(synthetic)),
         names=tuple(pool),
         pairs=tuple(pair_trends(training, synthetic, chosen)),
         shifts=_shifts(training, synthetic),

@@ -156,10 +156,10 @@ def mean_shift(real: NumberColumn, synthetic: NumberColumn) -> float | None:
         return None
     # Halved and scaled, because the widest range of float64 overflows a difference and a sum.
     left, right = left / 2 - left[0] / 2, right / 2 - left[0] / 2
-    scale = max(float(np.abs(left).max()), np.finfo(np.float64).tiny)
-    near, far = left / scale, right / scale
-    deviation = float(near.std())
-    return float((far.mean() - near.mean()) / deviation) if deviation > 1e-12 else None
+    scale = max(float(np.abs(left).max()), float(np.abs(right).max()))
+    deviation = float((left / scale).std()) if scale > 0 else 0.0
+    # Beside enormous synthetic values the real ones do not vary as far as float64 can see.
+    return float(((right / scale).mean() - (left / scale).mean()) / deviation) if deviation > 1e-12 else None
 
 
 # --- pairs of columns ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from vae_ops.validation.weighing import Weighed, weigh
 __all__ = ["column_verdicts", "fidelity_findings"]
 
 NAMED = 3
+FEWEST_ROWS = 30  # on fewer, chance may do anything to a single column or pair, and no floor is to be trusted
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -91,7 +92,9 @@ def _column(found: Comparison, settings: GateSettings) -> Finding | None:
 
 def _weigh_columns(found: Comparison, settings: GateSettings) -> list[Weighed | None]:
     most = settings.max_column_error_percent
-    return [None if most is None else _weigh_percent(figure, most, settings) for figure in found.shapes()]
+    if most is None or found.rows < FEWEST_ROWS:
+        return [None] * len(found.names)
+    return [_weigh_percent(figure, most, settings) for figure in found.shapes()]
 
 
 def _mean_shift(found: Comparison, settings: GateSettings) -> Finding | None:
@@ -113,7 +116,7 @@ def _weigh_shifts(found: Comparison, settings: GateSettings) -> list[Weighed | N
     most = settings.max_mean_shift_sd
     return [
         None
-        if most is None or name not in found.shifts
+        if most is None or name not in found.shifts or found.rows < FEWEST_ROWS
         # A mean has no bound of its own, and a small floor says that the rows can tell.
         else weigh(figure.value, figure.interval, figure.noise, most, settings, highest=math.inf, always_allowed=1.0)
         for name, figure in zip(found.names, found.mean_shifts(), strict=True)
@@ -141,7 +144,7 @@ def _trend(found: Comparison, settings: GateSettings, *, counting: bool) -> Find
 
 def _dependence(found: Comparison, settings: GateSettings) -> Finding | None:
     most = settings.max_dependence_error_percent
-    if most is None or not found.pairs:
+    if most is None or not found.pairs or found.rows < FEWEST_ROWS:
         return None
     names = [(pair.first, pair.second) for pair in found.pairs]
     judged = {
@@ -172,10 +175,9 @@ def _c2st(found: Comparison, settings: GateSettings) -> Finding | None:
         always_allowed=1.0,
     )
     columns = tuple(name for name, loss in outcome.telling if loss > 0)
-    side = "within" if weighed.verdict == "pass" else "over"
     sentence = (
         f"Boosted trees tell synthetic rows from held-out ones with an AUC of {outcome.auc:.2f} where 0.5 is chance, "
-        f"{side} the limit of {weighed.limit:.2f}{_given_away(found, columns)}."
+        f"{_side(weighed)} the limit of {weighed.limit:.2f}{_given_away(found, columns)}."
     )
     return _finding("c2st_auc", weighed, sentence, columns)
 
@@ -230,9 +232,14 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _against(weighed: Weighed, *, unit: str = " %") -> str:
-    side = "within" if weighed.verdict == "pass" else "over"
     limit, noise = (f"{_digits(number)}{unit}" for number in (weighed.limit, weighed.noise))
-    return f"{side} the limit of {limit} (chance alone: up to {noise})"
+    return f"{_side(weighed)} the limit of {limit} (chance alone: up to {noise})"
+
+
+def _side(weighed: Weighed) -> str:
+    if weighed.value <= weighed.limit:
+        return "within"
+    return "over, but for so few rows not provably over," if weighed.is_chance else "over"
 
 
 def _percent(value: float) -> str:

@@ -17,7 +17,7 @@ from vae_ops.validation.columns import CategoryColumn, Column, EncodedTable, Num
 from vae_ops.validation.evidence import Interval
 from vae_ops.validation.fidelity import discrete_codes
 
-__all__ = ["MAX_CELLS", "C2stResult", "auc_interval", "auc_standard_error", "c2st"]
+__all__ = ["FEWEST_ITERATIONS", "MAX_CELLS", "C2stResult", "auc_interval", "auc_standard_error", "c2st"]
 
 MAX_CELLS = 600_000  # rows × columns of both sides, about five seconds on one core
 MIN_ROWS = 1_000  # a wide table gives up columns before it gives up these rows
@@ -51,7 +51,14 @@ class C2stResult:
     telling: tuple[tuple[str, float], ...]
 
 
-def c2st(real: EncodedTable, synthetic: EncodedTable, *, seed: int = 0, max_cells: int = MAX_CELLS) -> C2stResult:
+def c2st(
+    real: EncodedTable,
+    synthetic: EncodedTable,
+    *,
+    seed: int = 0,
+    max_cells: int = MAX_CELLS,
+    max_iterations: int = MAX_ITERATIONS,
+) -> C2stResult:
     """Asks boosted trees to tell synthetic rows from real ones.
 
     Equally many rows of each side are used; a table too large for a quick answer is cut to a fixed-seed sample of its
@@ -62,6 +69,7 @@ def c2st(real: EncodedTable, synthetic: EncodedTable, *, seed: int = 0, max_cell
         synthetic: Synthetic rows, encoded together with `real`.
         seed: Decides samples, folds, shuffles and resamples.
         max_cells: Most rows × columns to look at, of both sides together.
+        max_iterations: Most boosting rounds.
     """
     generator = np.random.default_rng(seed)
     rows, names = _size(real, synthetic, generator, max_cells)
@@ -72,7 +80,7 @@ def c2st(real: EncodedTable, synthetic: EncodedTable, *, seed: int = 0, max_cell
     labels = np.repeat([0, 1], rows)
     # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
     with threadpool_limits(1):
-        scores, losses = _cross_validate(features, labels, categorical, seed)
+        scores, losses = _cross_validate(features, labels, categorical, seed, max_iterations)
     telling = sorted(zip(names, losses, strict=True), key=lambda pair: -pair[1]) if losses else []
     return C2stResult(
         auc=float(roc_auc_score(labels, scores)),
@@ -85,12 +93,16 @@ def c2st(real: EncodedTable, synthetic: EncodedTable, *, seed: int = 0, max_cell
 
 
 def _cross_validate(
-    features: NDArray[np.float64], labels: NDArray[np.int64], categorical: list[bool], seed: int
+    features: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    categorical: list[bool],
+    seed: int,
+    most: int,
 ) -> tuple[NDArray[np.float64], list[float]]:
     """Scores of all rows, and where they are above chance the AUC that the last fold loses without each feature."""
     scores = np.zeros(len(labels))
     for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels):
-        trees = _trees(len(fit), categorical, seed).fit(features[fit], labels[fit])
+        trees = _trees(len(fit), categorical, seed, most).fit(features[fit], labels[fit])
         scores[test] = trees.predict_proba(features[test])[:, 1]
     side = len(labels) // 2
     if roc_auc_score(labels, scores) <= 0.5 + SUSPICIOUS * auc_standard_error(0.5, side, side):
@@ -167,10 +179,10 @@ def _ordered(column: NumberColumn) -> NDArray[np.float64]:
     return np.where(column.missing == 0, bounded, -1e300 * (1.0 + column.missing))
 
 
-def _trees(rows: int, categorical: list[bool], seed: int) -> HistGradientBoostingClassifier:
+def _trees(rows: int, categorical: list[bool], seed: int, most: int) -> HistGradientBoostingClassifier:
     affordable = MAX_SPLIT_SEARCHES // len(categorical)
     return HistGradientBoostingClassifier(
-        max_iter=max(FEWEST_ITERATIONS, min(MAX_ITERATIONS, affordable)),
+        max_iter=max(FEWEST_ITERATIONS, min(most, affordable)),
         learning_rate=0.1,
         max_leaf_nodes=31,
         min_samples_leaf=max(3, min(20, rows // 20)),

@@ -40,13 +40,20 @@ class Weighed:
         """0 at perfect, 1 at the limit, and 1 more for every further distance between floor and limit."""
         if self.value <= self.limit:
             return max(0.0, self.value - self.perfect) / max(self.limit - self.perfect, 1e-12)
+        if self.is_chance:
+            return 1.0
         allowed = self.limit - self.noise
         return min(HEAVIEST, 1 + (self.value - self.limit) / allowed) if allowed > 0 else HEAVIEST
 
     @property
+    def is_chance(self) -> bool:
+        """Whether the rows cannot tell the value from one that a perfect sampler may score."""
+        return self.value <= self.noise or (self.interval is not None and self.interval.low <= self.noise)
+
+    @property
     def verdict(self) -> Verdict:
         """What this value alone decides; nothing fails whose interval reaches down to the limit."""
-        if self.value <= self.limit:
+        if self.value <= self.limit or self.is_chance:
             return "pass"
         certain = self.interval is None or self.interval.low > self.limit
         return "fail" if certain and self.weight > self.borderline else "borderline"
