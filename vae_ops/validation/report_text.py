@@ -15,10 +15,12 @@ __all__ = ["compact", "count", "metric_title", "moment", "number", "percent", "p
 
 SHOWN_CHARACTERS = 80
 NOT_A_NUMBER = "–"
+ROUNDING = 1e-9  # of metrics, which have no unit or are percent
 
 _TITLES: Final = {
     "shape_error_percent": "Single columns",
     "column_error_percent": "The worst column",
+    "mean_shift_sd": "The mean that moved most",
     "trend_error_percent": "Pairs of columns",
     "pair_error_percent": "Pairs of columns, all of them",
     "dependence_error_percent": "The worst pair of columns",
@@ -56,15 +58,19 @@ def number(value: float | None) -> str:
     return _written(value, 3)
 
 
-def quantity(value: float, metric: str) -> str:
-    """A metric's value in the unit that its name tells."""
-    return percent(value) if metric.endswith("_percent") else number(value)
+def quantity(value: float | None, metric: str) -> str:
+    """A metric's value in the unit that its name tells; what rounding leaves of nothing is nothing."""
+    return percent(value) if metric.endswith("_percent") else number(_settled(value))
 
 
 def percent(value: float | None) -> str:
     """A value that is in percent already, two decimals at most; the space keeps unit and number on one line."""
-    text = _written(value, 2)
+    text = _written(_settled(value), 2)
     return text if value is None or not math.isfinite(value) else f"{text}\N{NO-BREAK SPACE}%"
+
+
+def _settled(value: float | None) -> float | None:
+    return 0.0 if value is not None and abs(value) < ROUNDING else value
 
 
 def _written(value: float | None, decimals: int) -> str:
