@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from vae_ops.encoding.row import TokenLayout
+from vae_ops.encoding.row import LOG_SIGMA_RANGE, WAVE_HEIGHT, WAVE_NUMBERS, TokenLayout
 
 __all__ = [
     "LOG_SIGMA_RANGE",
@@ -30,8 +30,6 @@ __all__ = [
     "use_threads",
 ]
 
-# Wider than any useful posterior; beyond it e^{2s} overflows or the posterior is a point.
-LOG_SIGMA_RANGE = (-7.0, 2.0)
 _HEAD_SIZES = (8, 32, 64, 128, 256)
 _NEVER = -1e9
 _MANY_TOKENS = 128
@@ -293,10 +291,22 @@ class TabularNetwork(keras.Model):
             setattr(self, f"logits_{group.size}_bias", bias)
 
     def embed(self, tokens: Any, positions: Any) -> Any:
-        """Embeddings beside positions, shape (rows, tokens × (embedding_dim + 1)); zeros where none applies."""
+        """Embeddings beside positions, shape (rows, tokens × (embedding_dim + 1)); zeros where none applies.
+
+        Of a bin nothing is learned: it enters as its exact position and as waves of it, so that a narrow bin, seen in
+        few rows, cannot be told by heart.
+        """
         applies = ops.cast(tokens >= 0, "float32")[:, :, None]
-        values = ops.take(self.embedding, ops.maximum(tokens, 0) + self.layout.offsets, axis=0) * applies
+        known = self.embedding * self.layout.embedded
+        values = ops.take(known, ops.maximum(tokens, 0) + self.layout.offsets, axis=0)
+        values = (values + self._waves(positions)) * applies
         return ops.reshape(ops.concatenate([values, positions[:, :, None]], axis=2), (-1, self._input_dim))
+
+    def _waves(self, positions: Any) -> Any:
+        """What `TokenLayout.waves` gives, for all tokens: (rows, tokens, embedding_dim)."""
+        rank = 0.5 * (1.0 + ops.erf(positions * 2**-0.5))
+        waves = WAVE_HEIGHT * ops.cos(rank[:, :, None] * WAVE_NUMBERS) * self.layout.ordered[:, None]
+        return ops.pad(waves, ((0, 0), (0, 0), (0, self.size.embedding_dim - len(WAVE_NUMBERS))))
 
     def posterior(self, embedded: Any) -> tuple[Any, Any]:
         """Mean and log σ of the latent, each (rows, latent_dim); a plain autoencoder's log σ is the lower limit."""
@@ -395,15 +405,17 @@ def _earlier_tokens(count: int, order: NDArray[np.int32], inputs: int, outputs: 
 
 
 def _initial_embedding(layout: TokenLayout, dim: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Small random vectors; ordered values start on smooth curves, so that neighbours begin, and mostly stay, alike."""
+    """Small random vectors; exact values of ordered columns start on smooth curves, so that neighbours begin alike."""
     table = rng.standard_normal((int(layout.sizes.sum()), dim)) * 0.3
     for token, offset in zip(layout.tokens, layout.offsets.tolist(), strict=True):
-        if not np.any(token.positions):
+        if not token.is_ordered:
             continue
         place = (np.arange(token.size) + 0.5) / token.size
-        for wave in range(1, dim + 1):
-            table[offset : offset + token.size, wave - 1] = np.cos(np.pi * wave * place) * 0.5
-    return table
+        curves = WAVE_HEIGHT * np.cos(np.pi * place[:, None] * np.arange(1, dim + 1))
+        # The first few are always part of an ordered value.
+        curves[:, : len(WAVE_NUMBERS)] = 0.0
+        table[offset : offset + token.size] = curves
+    return table * layout.embedded
 
 
 def _padded(values: NDArray[np.float64], size: int, fill: float) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Rows from a trained decoder, in NumPy: latent → tokens, one token at a time, block by block.
+"""Rows from a trained decoder, in NumPy: latent → codes, one token at a time, block by block; and the way back.
 
 Rows are drawn in blocks of a fixed size, and the seed and a block's number decide its rows. So the rows are the same,
 byte for byte, however many shards draw them, and drawing needs neither TensorFlow nor Keras. `networks.py` holds the
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Tokens
-from vae_ops.encoding.row import TokenLayout
+from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Fractions, Tokens
+from vae_ops.encoding.row import LOG_SIGMA_RANGE, TokenLayout
 
 __all__ = ["BLOCK_ROWS", "TokenSampler", "blocks_of_shard"]
 
@@ -59,6 +59,7 @@ class TokenSampler:
         order: The network's `token_order`.
         groups: The network's head groups as (size, start, stop).
         latent_dim: Latent dimensions.
+        variational: Whether the encoder gives a posterior rather than a code.
     """
 
     def __init__(
@@ -68,11 +69,14 @@ class TokenSampler:
         order: Sequence[int],
         groups: Sequence[tuple[int, int, int]],
         latent_dim: int,
+        *,
+        variational: bool = True,
     ) -> None:
         """Cuts the weights into one piece per token, in the row's order."""
         self._layout = layout
         self._arrays = arrays
         self._latent_dim = latent_dim
+        self._variational = variational
         self._width = arrays["embedding"].shape[1] + 1
         count = len(layout)
         self._places = {token: place for place, token in enumerate(order)}
@@ -95,10 +99,27 @@ class TokenSampler:
         kernel = arrays[f"logits_{size}_kernel"][place - start][:, :vocabulary]
         return _Head(tuple(layers), kernel, arrays[f"logits_{size}_bias"][place - start][:vocabulary].copy())
 
-    def sample_block(self, block: int, seed: int, rows: int) -> tuple[Tokens, np.random.Generator]:
-        """Tokens of one block, shape (rows, tokens), and the generator that places values inside them."""
+    def sample_block(self, block: int, seed: int, rows: int) -> Codes:
+        """Codes of one block, shape (rows, tokens), from the prior."""
         rng = np.random.default_rng([seed, block])
-        return self._sample(rows, rng, None), rng
+        return self._sample(self._prior(rows, rng), rng)
+
+    def reconstruct(self, codes: Codes, rng: np.random.Generator) -> Codes:
+        """The rows encoded and decoded again: one draw of the latent from each row's posterior, one of the tokens."""
+        mean, log_sigma = self.posterior(codes)
+        noise = rng.standard_normal(mean.shape).astype(np.float32)
+        latent = mean + np.exp(log_sigma) * noise if self._variational else mean
+        return self._sample(np.asarray(latent, dtype=np.float32), rng, balanced=False)
+
+    def posterior(self, codes: Codes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Mean and log σ of the latent, each (rows, latent); a plain autoencoder's log σ is the lower limit."""
+        said = [self._said(index, codes.tokens, codes.fractions) for index in range(len(self._layout))]
+        hidden = self._stack("encoder", np.concatenate(said, axis=1))
+        outputs = hidden @ self._arrays["posterior_kernel"] + self._arrays["posterior_bias"]
+        if not self._variational:
+            return outputs, np.full_like(outputs, LOG_SIGMA_RANGE[0])
+        mean, log_sigma = np.split(outputs, 2, axis=1)
+        return mean, np.clip(log_sigma, *LOG_SIGMA_RANGE)
 
     def calibrate(self, shares: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float32]]:
         """Corrects each token's logits so that prior samples have the training shares.
@@ -115,13 +136,25 @@ class TokenSampler:
         """
         before = [head.bias.copy() for head in self._heads]
         rows = max(_CALIBRATION_ROWS // max(len(self._layout) // _FEW_TOKENS, 1), BLOCK_ROWS // 4)
-        self._sample(rows, np.random.default_rng(0), shares)
+        rng = np.random.default_rng(0)
+        self._sample(self._prior(rows, rng), rng, shares)
         return [head.bias - bias for head, bias in zip(self._heads, before, strict=True)]
 
-    def _sample(self, rows: int, rng: np.random.Generator, shares: Sequence[NDArray[np.float64]] | None) -> Tokens:
-        latent = rng.standard_normal((rows, self._latent_dim)).astype(np.float32)
+    def _prior(self, rows: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        return rng.standard_normal((rows, self._latent_dim)).astype(np.float32)
+
+    def _sample(
+        self,
+        latent: NDArray[np.float32],
+        rng: np.random.Generator,
+        shares: Sequence[NDArray[np.float64]] | None = None,
+        *,
+        balanced: bool = True,
+    ) -> Codes:
+        rows = len(latent)
         context = self._stack("decoder", latent) @ self._context_kernel + self._context_bias
         tokens = np.full((rows, len(self._layout)), NOT_APPLICABLE, dtype=np.int32)
+        fractions = np.full(tokens.shape, 0.5, dtype=np.float32)
         memory = np.zeros((rows, 0), dtype=np.float32)
         for index in range(len(self._layout)):
             applies = self._layout.applies(index, tokens)
@@ -129,10 +162,11 @@ class TokenSampler:
             if shares is not None:
                 self._correct(index, hidden[applies], shares[index])
             chances = self._chances(index, hidden)
-            drawn = _draw(chances, rng, self._wanted(index))
+            drawn = _draw(chances, rng, self._wanted(index) if balanced else None)
             tokens[:, index] = np.where(applies, drawn, NOT_APPLICABLE)
-            memory = self._remember(index, tokens, context, memory)
-        return tokens
+            fractions[:, index] = _spread_within(tokens[:, index], rng)
+            memory = self._remember(index, self._said(index, tokens, fractions), context, memory)
+        return Codes(tokens, fractions)
 
     def _wanted(self, index: int) -> NDArray[Any] | None:
         """Training shares of a token that applies to every row, without blocked values; None where it depends."""
@@ -172,12 +206,17 @@ class TokenSampler:
             correction += np.log((share + 1e-7) / (predicted + 1e-7))
         head.bias[:] += np.clip(correction, -_CALIBRATION_LIMIT, _CALIBRATION_LIMIT).astype(np.float32)
 
-    def _remember(self, index: int, tokens: Tokens, context: NDArray[Any], memory: NDArray[Any]) -> NDArray[Any]:
-        """Lets later tokens see the one just drawn; changes `context` in place, returns the running sum."""
+    def _said(self, index: int, tokens: Tokens, fractions: Fractions) -> NDArray[Any]:
+        """What one token tells the network, shape (rows, embedding_dim + 1)."""
         values = tokens[:, index]
         vectors = self._arrays["embedding"][np.maximum(values, 0) + self._layout.offsets[index]]
-        vectors = np.where((values >= 0)[:, None], vectors, np.float32(0))
-        said = np.column_stack([vectors, self._layout.position(index, tokens)])
+        positions = self._layout.position(index, values, fractions[:, index])
+        waves = self._layout.waves(index, positions)
+        vectors[:, : waves.shape[1]] += waves
+        return np.column_stack([np.where((values >= 0)[:, None], vectors, np.float32(0)), positions])
+
+    def _remember(self, index: int, said: NDArray[Any], context: NDArray[Any], memory: NDArray[Any]) -> NDArray[Any]:
+        """Lets later tokens hear what one said; changes `context` in place, returns the running sum."""
         if self._earlier is not None:
             later = (index + 1) * self._units
             context[:, later:] += said @ self._earlier[index * self._width : (index + 1) * self._width, later:]
@@ -195,8 +234,9 @@ class TokenSampler:
             layer += 1
         return hidden
 
-    def log_likelihood(self, tokens: Tokens, latent: NDArray[np.float32]) -> NDArray[Any]:
+    def log_likelihood(self, codes: Codes, latent: NDArray[np.float32]) -> NDArray[Any]:
         """Log p(token | latent, earlier tokens), shape (rows, tokens); 0 where none applies."""
+        tokens = codes.tokens
         context = self._stack("decoder", latent) @ self._context_kernel + self._context_bias
         memory = np.zeros((len(tokens), 0), dtype=np.float32)
         result = np.zeros(tokens.shape)
@@ -205,13 +245,25 @@ class TokenSampler:
             chances = _softmax(self._hidden(index, context, memory) @ head.kernel + head.bias)
             chosen = chances[np.arange(len(tokens)), np.maximum(tokens[:, index], 0)]
             result[:, index] = np.where(tokens[:, index] >= 0, np.log(chosen), 0.0)
-            memory = self._remember(index, tokens, context, memory)
+            memory = self._remember(index, self._said(index, tokens, codes.fractions), context, memory)
         return result
 
 
 def _by_token(kernel: NDArray[Any], natural: Sequence[int], units: int) -> NDArray[Any]:
     """Reorders the columns of a kernel from the network's order of tokens to the row's."""
     return np.ascontiguousarray(kernel.reshape(len(kernel), -1, units)[:, list(natural)].reshape(len(kernel), -1))
+
+
+def _spread_within(values: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), stratified among the rows of each value: less noise at the same distribution."""
+    order = np.lexsort((rng.random(len(values)), values))
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    counts = np.diff(np.r_[starts, len(values)])
+    rank = np.arange(len(values)) - np.repeat(starts, counts)
+    uniform = np.empty(len(values))
+    uniform[order] = (rank + rng.random(len(values))) / np.repeat(counts, counts)
+    return uniform
 
 
 def _silu(values: NDArray[Any]) -> NDArray[Any]:

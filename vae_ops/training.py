@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_ops.encoding.base import Tokens
+from vae_ops.encoding.base import Codes, Tokens
 from vae_ops.encoding.row import TokenLayout
 from vae_ops.settings import TrainSettings
 
@@ -74,9 +74,9 @@ class TrainingData:
     positions: NDArray[np.float32]
 
     @classmethod
-    def of(cls, layout: TokenLayout, tokens: Tokens) -> "TrainingData":
+    def of(cls, layout: TokenLayout, codes: Codes) -> "TrainingData":
         """Adds the positions; both are kept small, as a table of training rows lies in memory."""
-        return cls(tokens.astype(np.int16), layout.positions(tokens).astype(np.float16))
+        return cls(codes.tokens.astype(np.int16), layout.positions(codes).astype(np.float16))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """`TabularVAE`: fit, sample, encode, save and load, in one object.
 
 It joins the encodings, the network, training and sampling, and owns the format of a saved model (a bundle): JSON and
-safetensors only, every file hashed. A loaded model samples in NumPy; TensorFlow is imported to fit, or to encode.
+safetensors only, every file hashed. A loaded model samples and encodes in NumPy; TensorFlow is imported to fit.
 """
 
 import base64
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from vae_ops.encoding.base import Tokens
+from vae_ops.encoding.base import Codes
 from vae_ops.encoding.row import RowEncoding, TokenLayout, fit_row_encoding
 from vae_ops.errors import BundleError, UsageError
 from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
@@ -127,7 +127,8 @@ class TabularVAE:
         settings, layout = self._settings, rows.layout
         use_threads(settings.threads)
         data = TrainingData.of(layout, rows.encode(training))
-        held = TrainingData.of(layout, rows.encode(holdout))
+        # The other half stays unseen: a target's test fold is taken from it.
+        held = TrainingData.of(layout, rows.encode(holdout.slice(0, -(-len(holdout) // 2))))
         size = size_network(layout, settings)
         shares = _shares(layout, data.tokens)
         network = TabularNetwork(
@@ -169,8 +170,14 @@ class TabularVAE:
         if self._sampler is None:
             facts = self._facts
             groups = [tuple(group) for group in facts["groups"]]
-            latent_dim = facts["size"]["latent_dim"]
-            self._sampler = TokenSampler(self._fitted().layout, self._arrays, facts["token_order"], groups, latent_dim)
+            self._sampler = TokenSampler(
+                self._fitted().layout,
+                self._arrays,
+                facts["token_order"],
+                groups,
+                facts["size"]["latent_dim"],
+                variational=facts["size"]["variational"],
+            )
         return self._sampler
 
     def sample(self, rows: int, *, seed: int = 0) -> pa.Table:
@@ -195,13 +202,31 @@ class TabularVAE:
             raise UsageError(f"Shards are numbered from 0 to {shards - 1}, got shard {shard}.")
         encoding = self._fitted()
         for block, wanted in blocks_of_shard(rows, shard, shards):
-            tokens, rng = self._tokens_of_block(block, seed, wanted)
-            yield encoding.decode(tokens, rng, block * BLOCK_ROWS)
+            yield encoding.decode(self._codes_of_block(block, seed, wanted), block * BLOCK_ROWS)
 
-    def _tokens_of_block(self, block: int, seed: int, rows: int) -> tuple[Tokens, np.random.Generator]:
-        if len(self._fitted().layout):
-            return self._ready_sampler().sample_block(block, seed, rows)
-        return np.zeros((rows, 0), dtype=np.int32), np.random.default_rng([seed, block])
+    def _codes_of_block(self, block: int, seed: int, rows: int) -> Codes:
+        return self._ready_sampler().sample_block(block, seed, rows) if self._has_tokens else Codes.none(rows)
+
+    @property
+    def _has_tokens(self) -> bool:
+        return len(self._fitted().layout) > 0
+
+    def reconstruct(self, table: pa.Table, *, seed: int = 0) -> pa.Table:
+        """Encodes rows and decodes them again: each from one draw of its own posterior.
+
+        What prior samples get wrong and reconstructions get right is the fault of the decoder on the prior.
+
+        Args:
+            table: Rows in the source's schema.
+            seed: Decides the draws.
+        """
+        rows, rebuilt = self._fitted(), [self.schema.empty_table()]
+        for block, start in enumerate(range(0, len(table), BLOCK_ROWS)):
+            codes = rows.encode(table.slice(start, BLOCK_ROWS))
+            if self._has_tokens:
+                codes = self._ready_sampler().reconstruct(codes, np.random.default_rng([seed, block]))
+            rebuilt.append(rows.decode(codes, start))
+        return pa.concat_tables(rebuilt)
 
     @property
     def model(self) -> "TabularNetwork":
@@ -210,7 +235,7 @@ class TabularVAE:
             from vae_ops.networks import NetworkSize, TabularNetwork
 
             layout = self._fitted().layout
-            if not len(layout):
+            if not self._has_tokens:
                 raise UsageError("This table has nothing to learn: all its columns are constant, null or identifiers.")
             shares = [np.full(token.size, 1.0 / token.size) for token in layout.tokens]
             network = TabularNetwork(
@@ -222,11 +247,9 @@ class TabularVAE:
 
     def encode(self, table: pa.Table) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Posterior mean and log standard deviation of the latent, each of shape (rows, latent_dim)."""
-        tokens = self._fitted().encode(table)
-        network = self.model
-        embedded = network.embed(tokens, self._fitted().layout.positions(tokens))
-        mean, log_sigma = network.posterior(embedded)
-        return np.asarray(mean), np.asarray(log_sigma)
+        if not self._has_tokens:
+            raise UsageError("This table has nothing to learn: all its columns are constant, null or identifiers.")
+        return self._ready_sampler().posterior(self._fitted().encode(table))
 
     def _contents(self) -> dict[str, bytes]:
         rows = self._fitted()

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import strategies
-from vae_ops.encoding.base import NOT_APPLICABLE, Encoding
+from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding
 from vae_ops.encoding.row import ENCODINGS, TokenLayout, fit_encoding
 from vae_ops.schema import SemanticType, infer_semantic_types
 
@@ -31,15 +31,17 @@ def saved_and_loaded(encoding: Encoding) -> Encoding:
     return ENCODINGS[encoding.kind].from_state(encoding.field, _with_arrays(json.loads(text), arrays))
 
 
-def check_tokens(encoding: Encoding, tokens: np.ndarray, rows: int) -> None:
-    layout = TokenLayout.of((encoding,))
-    assert tokens.shape == (rows, len(encoding.tokens))
-    assert tokens.dtype == np.int32
+def check_codes(encoding: Encoding, codes: Codes, rows: int) -> None:
+    layout, tokens = TokenLayout.of((encoding,)), codes.tokens
+    assert tokens.shape == codes.fractions.shape == (rows, len(encoding.tokens))
+    assert (tokens.dtype, codes.fractions.dtype) == (np.int32, np.float32)
+    assert np.all((codes.fractions >= 0) & (codes.fractions <= 1))
     for index, token in enumerate(encoding.tokens):
         applies = layout.applies(index, tokens)
         assert np.all((tokens[:, index] != NOT_APPLICABLE) == applies)
         assert np.all(tokens[:, index] < token.size)
-        assert np.all(np.isfinite(layout.position(index, tokens)))
+        assert np.all(codes.fractions[tokens[:, index] < token.first_bin, index] == 0.5)
+    assert np.all(np.isfinite(layout.positions(codes)))
 
 
 @pytest.mark.parametrize("type_", strategies.SCALAR_TYPES, ids=str)
@@ -48,21 +50,22 @@ def check_tokens(encoding: Encoding, tokens: np.ndarray, rows: int) -> None:
 def test_any_column_comes_back_with_its_type_its_nulls_and_its_tokens(type_: pa.DataType, data: st.DataObject) -> None:
     array = data.draw(strategies.arrays(type_, min_size=1))
     encoding = fitted(array)
-    tokens = encoding.encode(array)
-    check_tokens(encoding, tokens, len(array))
-    for_any_values = encoding.decode(tokens, np.random.default_rng(0), first_row=0)
+    codes = encoding.encode(array)
+    check_codes(encoding, codes, len(array))
+    for_any_values = encoding.decode(codes, first_row=0)
     assert for_any_values.is_null().equals(array.is_null())
     array = repeated(array)
     encoding = fitted(array)
-    tokens = encoding.encode(array)
-    decoded = encoding.decode(tokens, np.random.default_rng(0), first_row=0)
+    codes = encoding.encode(array)
+    decoded = encoding.decode(codes, first_row=0)
     decoded.validate(full=True)
     assert decoded.type == array.type
     assert decoded.is_null().equals(array.is_null())
-    assert np.array_equal(encoding.encode(decoded), tokens)
+    assert np.array_equal(encoding.encode(decoded).tokens, codes.tokens)
     loaded = saved_and_loaded(encoding)
-    assert np.array_equal(loaded.encode(array), tokens)
-    assert strategies.exact(loaded.decode(tokens, np.random.default_rng(0), 0)) == strategies.exact(decoded)
+    assert np.array_equal(loaded.encode(array).tokens, codes.tokens)
+    assert np.array_equal(loaded.encode(array).fractions, codes.fractions)
+    assert strategies.exact(loaded.decode(codes, 0)) == strategies.exact(decoded)
 
 
 @pytest.mark.parametrize("type_", strategies.SCALAR_TYPES, ids=str)
@@ -71,7 +74,7 @@ def test_any_column_comes_back_with_its_type_its_nulls_and_its_tokens(type_: pa.
 def test_few_distinct_values_come_back_exactly(type_: pa.DataType, data: st.DataObject) -> None:
     array = repeated(data.draw(strategies.arrays(type_, min_size=1)))
     encoding = fitted(array)
-    decoded = encoding.decode(encoding.encode(array), np.random.default_rng(0), first_row=0)
+    decoded = encoding.decode(encoding.encode(array), first_row=0)
     assert plainly(decoded) == plainly(array)
 
 
@@ -97,7 +100,7 @@ def test_any_tokens_that_the_decoder_may_draw_can_be_decoded(type_: pa.DataType,
     tokens = np.full((50, len(encoding.tokens)), NOT_APPLICABLE, dtype=np.int32)
     for index, token in enumerate(encoding.tokens):
         tokens[:, index] = np.where(layout.applies(index, tokens), rng.integers(0, token.size, 50), NOT_APPLICABLE)
-    decoded = encoding.decode(tokens, rng, first_row=1000)
+    decoded = encoding.decode(Codes.of(tokens, rng.random(tokens.shape)), first_row=1000)
     decoded.validate(full=True)
     assert len(decoded) == 50
     assert decoded.type == type_
@@ -138,18 +141,20 @@ WIDE_TYPES = [
 def test_binned_values_come_back_inside_their_range_and_near_themselves(type_: pa.DataType) -> None:
     array = spread(type_)
     encoding = fitted(array)
-    tokens = encoding.encode(array)
-    check_tokens(encoding, tokens, len(array))
-    decoded = encoding.decode(tokens, np.random.default_rng(0), first_row=0)
+    codes = encoding.encode(array)
+    check_codes(encoding, codes, len(array))
+    decoded = encoding.decode(codes, first_row=0)
     assert decoded.type == array.type
     assert decoded.is_null().equals(array.is_null())
     before, after = as_floats(array), as_floats(decoded)
     assert np.nanmin(before) <= np.nanmin(after)
     assert np.nanmax(after) <= np.nanmax(before)
     ranks = np.searchsorted(np.sort(before[~np.isnan(before)]), [before, after])
-    assert np.nanquantile(np.abs(ranks[0] - ranks[1]) / len(array), 0.99) < 0.02
+    # Dates move to the nearest day with their weekday, by up to half a week.
+    most = 0.02 if encoding.kind == "temporal" else 0.001
+    assert np.nanquantile(np.abs(ranks[0] - ranks[1]) / len(array), 0.99) < most
     loaded = saved_and_loaded(encoding)
-    assert strategies.exact(loaded.decode(tokens, np.random.default_rng(0), 0)) == strategies.exact(decoded)
+    assert strategies.exact(loaded.decode(codes, 0)) == strategies.exact(decoded)
 
 
 def as_floats(array: pa.Array) -> np.ndarray:
@@ -163,14 +168,16 @@ def test_rare_categories_are_never_emitted() -> None:
     field = pa.field("x", array.type)
     encoding = fit_encoding(field, array, SemanticType.CATEGORICAL, rare_rows=5)
     tokens = np.array([[t] for t in range(encoding.tokens[0].size)] * 20, dtype=np.int32)
-    assert set(encoding.decode(tokens, np.random.default_rng(0), 0).to_pylist()) == {"common", "often"}
+    fractions = np.linspace(0, 1, len(tokens))
+    assert set(encoding.decode(Codes.of(tokens, fractions), 0).to_pylist()) == {"common", "often"}
     assert encoding.tokens[0].blocked == (2,)
 
 
 def test_a_column_of_rare_categories_gets_pseudonyms_of_the_same_look() -> None:
     array = pa.array([f"AB-{i:05d}" for i in range(2000)] * 2)
     encoding = fit_encoding(pa.field("x", array.type), array, SemanticType.CATEGORICAL, rare_rows=5)
-    decoded = encoding.decode(encoding.encode(array), np.random.default_rng(0), 0).to_pylist()
+    codes = Codes.of(encoding.encode(array).tokens, np.random.default_rng(0).random(len(array)))
+    decoded = encoding.decode(codes, 0).to_pylist()
     assert not set(decoded) & set(array.to_pylist())
     assert len(set(decoded)) > 500
     assert all(len(value) == 8 and value[:3] == "AB-" and value[3:].isdigit() for value in decoded)
@@ -180,9 +187,7 @@ def test_identifiers_are_new_and_unique_across_shards() -> None:
     for array in (pa.array([f"u-{i:06d}" for i in range(1000)]), pa.array(range(1000, 2000))):
         encoding = fitted(array)
         assert encoding.kind == "identifier"
-        rng = np.random.default_rng(0)
-        nothing = np.zeros((4096, 0), dtype=np.int32)
-        drawn = [v for first in (0, 4096, 8192) for v in encoding.decode(nothing, rng, first).to_pylist()]
+        drawn = [v for first in (0, 4096, 8192) for v in encoding.decode(Codes.none(4096), first).to_pylist()]
         assert len(set(drawn)) == len(drawn)
         if isinstance(drawn[0], int):
             assert not set(drawn) & set(array.to_pylist())
@@ -195,7 +200,7 @@ def test_weekdays_and_office_hours_survive() -> None:
     array = pa.array(ticks)
     encoding = fitted(array)
     assert encoding.kind == "temporal"
-    decoded = encoding.decode(encoding.encode(array), rng, 0).to_numpy()
+    decoded = encoding.decode(encoding.encode(array), 0).to_numpy()
     seconds = decoded.astype("int64")
     assert np.all((seconds // 86_400 + 3) % 7 < 5)
     assert np.all((seconds % 86_400 >= 9 * 3600) & (seconds % 86_400 < 17 * 3600))
@@ -204,5 +209,6 @@ def test_weekdays_and_office_hours_survive() -> None:
 def test_floats_keep_their_decimals() -> None:
     rng = np.random.default_rng(0)
     array = pa.array(np.round(rng.lognormal(3, 1, 5000), 2))
-    decoded = fitted(array).decode(fitted(array).encode(array), rng, 0).to_numpy()
+    tokens = fitted(array).encode(array).tokens
+    decoded = fitted(array).decode(Codes.of(tokens, rng.random(len(array))), 0).to_numpy()
     assert np.array_equal(np.round(decoded, 2), decoded)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vae_ops.encoding.base import Token
+from vae_ops.encoding.base import Codes, Token, unordered
 from vae_ops.encoding.row import TokenLayout
 from vae_ops.sampling import TokenSampler
 
@@ -11,22 +11,25 @@ pytestmark = pytest.mark.slow
 
 
 def layout() -> TokenLayout:
-    ordered = np.linspace(-1, 1, 40).astype(np.float32)
+    def bins(size: int) -> np.ndarray:
+        edges = np.linspace(-1, 1, size + 1, dtype=np.float32)
+        return np.column_stack([edges[:-1], edges[1:]])
+
     tokens = (
-        Token(5, np.zeros(5, dtype=np.float32)),
-        Token(40, ordered),
-        Token(8, np.tile(np.linspace(-1, 1, 8, dtype=np.float32), (40, 1)), parent=1, parent_from=3),
-        Token(2, np.zeros(2, dtype=np.float32)),
+        unordered(5),
+        Token(40, bins(40), first_bin=10),
+        Token(8, bins(8), first_bin=0, parent=1, parent_from=3),
+        unordered(2),
     )
     return TokenLayout(tokens, (0, 1, 1, 2))
 
 
-def rows_of(found: TokenLayout, count: int = 64) -> np.ndarray:
+def rows_of(found: TokenLayout, count: int = 64) -> Codes:
     rng = np.random.default_rng(0)
     tokens = np.full((count, len(found)), -1, dtype=np.int32)
     for index, token in enumerate(found.tokens):
         tokens[:, index] = np.where(found.applies(index, tokens), rng.integers(0, token.size, count), -1)
-    return tokens
+    return Codes.of(tokens, rng.random(tokens.shape))
 
 
 def network(**size: object):
@@ -78,11 +81,12 @@ def test_kl_is_the_analytic_one() -> None:
 @pytest.mark.parametrize("size", [{}, {"context_rank": 4}, {"autoregressive": False}], ids=str)
 def test_a_token_never_sees_itself_or_later_ones(size: dict[str, object]) -> None:
     model = network(**size)
-    tokens = rows_of(model.layout)
+    codes = rows_of(model.layout)
+    tokens, fractions = codes.tokens, codes.fractions
     latent = np.random.default_rng(1).normal(size=(len(tokens), 3)).astype(np.float32)
 
-    def losses(values: np.ndarray) -> np.ndarray:
-        embedded = model.embed(values, model.layout.positions(values))
+    def losses(values: np.ndarray, inside: np.ndarray = fractions) -> np.ndarray:
+        embedded = model.embed(values, model.layout.positions(Codes(values, inside)))
         found = np.asarray(model.negative_log_likelihood(tokens, embedded, latent))
         return found[np.argsort(model.token_order)]
 
@@ -93,6 +97,9 @@ def test_a_token_never_sees_itself_or_later_ones(size: dict[str, object]) -> Non
         if model.layout.tokens[index].parent is not None:
             changed[tokens[:, index] < 0, index] = -1
         after = losses(changed)
+        moved = fractions.copy()
+        moved[:, index] = 1 - moved[:, index]
+        assert losses(tokens, moved)[: index + 1] == pytest.approx(before[: index + 1], abs=1e-6)
         assert after[: index + 1] == pytest.approx(before[: index + 1], abs=1e-6)
         if model.size.autoregressive and index + 1 < len(model.layout):
             assert not np.allclose(after[index + 1 :], before[index + 1 :], atol=1e-4)
@@ -101,19 +108,35 @@ def test_a_token_never_sees_itself_or_later_ones(size: dict[str, object]) -> Non
 @pytest.mark.parametrize("size", [{}, {"context_rank": 4}, {"autoregressive": False}, {"head_layers": 2}], ids=str)
 def test_sampling_repeats_the_network_in_numpy(size: dict[str, object]) -> None:
     model = network(**size)
-    tokens = rows_of(model.layout)
-    latent = np.random.default_rng(1).normal(size=(len(tokens), 3)).astype(np.float32)
-    embedded = model.embed(tokens, model.layout.positions(tokens))
-    expected = -np.asarray(model.negative_log_likelihood(tokens, embedded, latent))[np.argsort(model.token_order)].T
+    codes = rows_of(model.layout)
+    latent = np.random.default_rng(1).normal(size=(len(codes), 3)).astype(np.float32)
+    embedded = model.embed(codes.tokens, model.layout.positions(codes))
+    losses = model.negative_log_likelihood(codes.tokens, embedded, latent)
+    expected = -np.asarray(losses)[np.argsort(model.token_order)].T
     groups = [(group.size, group.start, group.stop) for group in model.groups]
     sampler = TokenSampler(model.layout, model.arrays(), model.token_order.tolist(), groups, 3)
-    assert sampler.log_likelihood(tokens, latent) == pytest.approx(expected, abs=1e-4)
+    assert sampler.log_likelihood(codes, latent) == pytest.approx(expected, abs=1e-4)
+    for ours, theirs in zip(sampler.posterior(codes), model.posterior(embedded), strict=True):
+        assert ours == pytest.approx(np.asarray(theirs), abs=1e-4)
+
+
+def test_of_a_bin_nothing_is_learned_by_heart() -> None:
+    model = network()
+    table = model.arrays()["embedding"]
+    start = int(model.layout.offsets[1])
+    assert np.all(table[start + 10 : start + 40] == 0)
+    assert np.all(np.any(table[start : start + 10] != 0, axis=1))
+    codes = rows_of(model.layout)
+    before = np.asarray(model.embed(codes.tokens, model.layout.positions(codes)))
+    model.assign({**model.arrays(), "embedding": table + (model.layout.embedded == 0)})
+    after = np.asarray(model.embed(codes.tokens, model.layout.positions(codes)))
+    assert after == pytest.approx(before)
 
 
 def test_a_plain_autoencoder_has_no_kl() -> None:
     model = network(variational=False)
-    tokens = rows_of(model.layout)
-    losses, kl = model((tokens, model.layout.positions(tokens)))
+    codes = rows_of(model.layout)
+    losses, kl = model((codes.tokens, model.layout.positions(codes)))
     assert losses.shape == (4, 64)
     assert np.asarray(kl) == pytest.approx(0.0)
 

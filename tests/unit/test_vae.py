@@ -98,10 +98,23 @@ def test_a_saved_model_is_whole(fitted: TabularVAE, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_loading_and_sampling_need_no_tensorflow(fitted: TabularVAE, tmp_path: Path) -> None:
+def test_reconstructions_are_nearer_to_their_rows_than_other_rows_are(fitted: TabularVAE) -> None:
+    rows = table(600)
+    rebuilt = fitted.reconstruct(rows, seed=1)
+    assert rebuilt.schema == rows.schema
+    assert rebuilt.equals(fitted.reconstruct(rows, seed=1))
+    assert not rebuilt.equals(fitted.reconstruct(rows, seed=2))
+    mean, _ = fitted.encode(rows)
+    again, _ = fitted.encode(rebuilt)
+    own = np.linalg.norm(mean - again, axis=1).mean()
+    assert own < np.linalg.norm(mean - np.roll(again, 1, axis=0), axis=1).mean()
+
+
+def test_loading_sampling_and_encoding_need_no_tensorflow(fitted: TabularVAE, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     code = (
-        "import sys; from vae_ops.vae import TabularVAE; TabularVAE.load(sys.argv[1]).sample(10);"
+        "import sys; from vae_ops.vae import TabularVAE; vae = TabularVAE.load(sys.argv[1]);"
+        "vae.encode(vae.reconstruct(vae.sample(10)));"
         "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
     )
     found = subprocess.run(

@@ -14,7 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens, array_from_text, array_to_text, without_view
+from vae_ops.encoding.base import (
+    NOT_APPLICABLE,
+    Codes,
+    Encoding,
+    Token,
+    array_from_text,
+    array_to_text,
+    unordered,
+    without_view,
+)
 from vae_ops.encoding.pattern import StringPattern
 
 __all__ = ["CategoricalEncoding"]
@@ -57,12 +66,8 @@ class CategoricalEncoding(Encoding):
     def _tokens(self) -> tuple[Token, ...]:
         blocked = (self.size - 1,) if self.protects and not len(self.pseudonyms) else ()
         if self.fine == 1:
-            return (Token(self.size, np.zeros(self.size, dtype=np.float32), blocked=blocked),)
-        coarse = -(-self.size // self.fine)
-        return (
-            Token(coarse, np.zeros(coarse, dtype=np.float32)),
-            Token(self.fine, np.zeros((coarse, self.fine), dtype=np.float32), parent=0),
-        )
+            return (unordered(self.size, blocked=blocked),)
+        return unordered(-(-self.size // self.fine)), unordered(self.fine, parent=0)
 
     @classmethod
     def fit(cls, field: pa.Field, array: pa.Array, *, rare_rows: int) -> Self:
@@ -90,8 +95,8 @@ class CategoricalEncoding(Encoding):
         chosen = chosen.take(pc.array_sort_indices(_sortable(chosen)))
         return cls(field, has_null=has_null, categories=chosen, protects=protected > 0, pseudonyms=pseudonyms)
 
-    def encode(self, array: pa.Array) -> Tokens:
-        """Tokens of shape (n, 1 or 2); a category never seen counts as protected, or as the first where none is."""
+    def encode(self, array: pa.Array) -> Codes:
+        """Codes of shape (n, 1 or 2); a category never seen counts as protected, or as the first where none is."""
         values = _plain(array)
         index = pc.index_in(values, value_set=self.categories)
         flat = index.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -100,13 +105,12 @@ class CategoricalEncoding(Encoding):
         if self.has_null:
             flat[values.is_null().to_numpy(zero_copy_only=False)] = 0
         if self.fine == 1:
-            return flat.astype(np.int32)[:, None]
-        return np.column_stack([flat // self.fine, flat % self.fine]).astype(np.int32)
+            return Codes.of(flat)
+        return Codes.of(np.column_stack([flat // self.fine, flat % self.fine]))
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Categories; a protected one becomes a pseudonym, or a kept category where the column has none."""
-        pseudonym = rng.integers(0, max(len(self.pseudonyms), 1), len(tokens))
-        kept_instead = rng.integers(0, max(len(self.categories), 1), len(tokens))
+        tokens, instead_of = codes.tokens, codes.fractions[:, -1].astype(np.float64)
         flat = tokens[:, 0].astype(np.int64)
         if self.fine > 1:
             flat = np.minimum(
@@ -114,7 +118,10 @@ class CategoricalEncoding(Encoding):
             )
         index = flat - self.has_null
         if self.protects:
-            instead = pseudonym + len(self.categories) if len(self.pseudonyms) else kept_instead
+            first, count = (
+                (len(self.categories), len(self.pseudonyms)) if len(self.pseudonyms) else (0, len(self.categories))
+            )
+            instead = first + np.minimum((instead_of * count).astype(np.int64), count - 1)
             index = np.where(flat == self.size - 1, instead, index)
         missing = index < 0
         dictionary = pa.concat_arrays([self.categories, self.pseudonyms])

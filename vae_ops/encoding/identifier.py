@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Encoding, Tokens
+from vae_ops.encoding.base import Codes, Encoding
 from vae_ops.encoding.lattice import from_numbers, to_numbers
 from vae_ops.encoding.pattern import StringPattern
 
@@ -49,13 +49,13 @@ class IdentifierEncoding(Encoding):
         strings = [_text(value) for value in array.drop_null().to_pylist()]
         return cls(field, last=None, step=1, pattern=StringPattern.fit(strings, shared_by=_SHARED_BY))
 
-    def encode(self, array: pa.Array) -> Tokens:
+    def encode(self, array: pa.Array) -> Codes:
         """No tokens: shape (n, 0)."""
-        return np.zeros((len(array), 0), dtype=np.int32)
+        return Codes.none(len(array))
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Identifiers for rows `first_row` … `first_row + n − 1` of the synthetic table, all different."""
-        rows = range(first_row, first_row + len(tokens))
+        rows = range(first_row, first_row + len(codes))
         if self._pattern is not None:
             return _strings([self._pattern.string(row) for row in rows], self.field.type)
         assert self._last is not None

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Encoding, Token, Tokens
+from vae_ops.encoding.base import Codes, Encoding, Token
 from vae_ops.encoding.lattice import from_numbers, relative_error, to_numbers
 from vae_ops.encoding.quantile import QuantileCoder
 
@@ -28,9 +28,10 @@ class NumericEncoding(Encoding):
         self.has_nan = has_nan
         self.coder = coder
         self._specials = has_null + has_nan
-        own = np.zeros(0, dtype=np.float32) if coder is None else coder.positions
-        positions = np.concatenate([np.zeros(self._specials, dtype=np.float32), own])
-        self.tokens = (Token(len(positions), positions),)
+        own = np.zeros((0, 2), dtype=np.float32) if coder is None else coder.spans
+        spans = np.concatenate([np.zeros((self._specials, 2), dtype=np.float32), own])
+        exact = 0 if coder is None else len(coder.exact)
+        self.tokens = (Token(len(spans), spans, first_bin=self._specials + exact),)
 
     @classmethod
     def fit(cls, field: pa.Field, array: pa.Array) -> Self:
@@ -42,26 +43,27 @@ class NumericEncoding(Encoding):
             coder = QuantileCoder.fit(lattice.numbers[ordinary], relative_error=relative_error(field.type))
         return cls(field, has_null=bool(lattice.null.any()), has_nan=bool(lattice.nan.any()), coder=coder)
 
-    def encode(self, array: pa.Array) -> Tokens:
-        """Tokens of shape (n, 1); a null or NaN never seen in training becomes an ordinary value."""
+    def encode(self, array: pa.Array) -> Codes:
+        """Codes of shape (n, 1); a null or NaN never seen in training becomes an ordinary value."""
         lattice = to_numbers(array)
-        tokens = np.zeros(len(array), dtype=np.int32)
+        tokens, fractions = np.zeros(len(array), dtype=np.int32), None
         if self.coder is not None:
-            tokens = self.coder.encode(lattice.numbers) + np.int32(self._specials)
+            tokens, fractions = self.coder.encode(lattice.numbers)
+            tokens, fractions = tokens + np.int32(self._specials), np.where(lattice.null | lattice.nan, 0.5, fractions)
         if self.has_nan:
             tokens[lattice.nan] = int(self.has_null)
         if self.has_null:
             tokens[lattice.null] = 0
-        return tokens[:, None]
+        return Codes.of(tokens, fractions)
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Values inside the observed range, on the column's grid."""
-        flat = tokens[:, 0]
+        flat = codes.tokens[:, 0]
         null = (flat == 0) if self.has_null else np.zeros(len(flat), dtype=bool)
         nan = (flat == self._specials - 1) if self.has_nan else np.zeros(len(flat), dtype=bool)
         numbers = np.zeros(len(flat), dtype=np.int64)
         if self.coder is not None:
-            numbers = self.coder.decode(np.maximum(flat - self._specials, 0), rng)
+            numbers = self.coder.decode(np.maximum(flat - self._specials, 0), codes.fractions[:, 0])
         return from_numbers(numbers, null, nan, self.field.type)
 
     def state(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Ordered numbers to tokens and back: the part that numbers, dates, times and durations share.
 
 A `QuantileCoder` sees a plain int64 or float64 array without nulls. Few distinct values become one token value each;
-otherwise frequent exact values get one of their own and the rest is cut into bins of equal mass. Decoding draws a point
-inside the bin along the column's own quantile curve and snaps it to the column's own grid. What the numbers mean
+otherwise frequent exact values get one of their own and the rest is cut into bins of equal mass. A fraction says where
+in its bin a value lies, along the column's own quantile curve; decoding snaps to the column's own grid. What they mean
 (units, scales, calendars) is the business of the encodings that call this.
 """
 
@@ -108,7 +108,8 @@ class QuantileCoder:
             len(exact) + i.
         step: Grid of an int64 column (greatest common divisor of the gaps); 1 for floats.
         grid: Decimals by decade of a float64 column; None for int64.
-        positions: Gaussian score of the mid-rank of each exact value, then of each bin; shape (size,).
+        spans: Gaussian scores of the ranks where each exact value, then each bin, begins and ends; shape (size, 2).
+            Both are the mid-rank's for an exact value.
     """
 
     exact: Numbers
@@ -116,7 +117,7 @@ class QuantileCoder:
     cuts: NDArray[np.int64]
     step: int
     grid: DecimalGrid | None
-    positions: NDArray[np.float32]
+    spans: NDArray[np.float32]
 
     @classmethod
     def fit(cls, values: Numbers, *, relative_error: float = 2.0**-53) -> Self:
@@ -135,11 +136,6 @@ class QuantileCoder:
         exact = distinct[frequent]
         rest = np.sort(values[~np.isin(values, exact)])
         knots, cuts = _bins(rest)
-        below = np.searchsorted(np.sort(values), exact, side="left")
-        edges = np.searchsorted(np.sort(values), knots[cuts], side="left") if len(cuts) else np.zeros(0)
-        if len(cuts):
-            edges[-1] = len(values)
-        exact_ranks, bin_ranks = below + counts[frequent] / 2, (edges[1:] + edges[:-1]) / 2
         step, grid = _grid(distinct, relative_error)
         return cls(
             exact=exact,
@@ -147,7 +143,7 @@ class QuantileCoder:
             cuts=cuts,
             step=step,
             grid=grid,
-            positions=_gaussian_score(np.concatenate([exact_ranks, bin_ranks]) / len(values)),
+            spans=_gaussian_score(_ranks(np.sort(values), exact, counts[frequent], knots[cuts])),
         )
 
     @property
@@ -160,8 +156,8 @@ class QuantileCoder:
         """Vocabulary: exact values, then bins."""
         return len(self.exact) + self.bins
 
-    def encode(self, values: Numbers) -> NDArray[np.int32]:
-        """Tokens of shape (n,).
+    def encode(self, values: Numbers) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+        """Tokens, and where inside its bin each value lies (½ for exact values); both of shape (n,).
 
         Values outside the fitted range fall into the outermost bin; without bins, onto the nearest exact value.
         """
@@ -169,26 +165,28 @@ class QuantileCoder:
         is_exact = self.exact[near] == values if len(self.exact) else np.zeros(len(values), dtype=bool)
         if self.bins:
             bins = np.searchsorted(self.knots[self.cuts[1:-1]], values, side="right")
-            return np.where(is_exact, near, len(self.exact) + bins).astype(np.int32)
+            tokens = np.where(is_exact, near, len(self.exact) + bins).astype(np.int32)
+            return tokens, np.where(is_exact, 0.5, self._fraction(bins, values))
         left = np.clip(near - 1, 0, None)
         # Halved, so that the ends of the float range can be told apart without overflow.
         half, below, above = values / 2.0, self.exact[left] / 2.0, self.exact[near] / 2.0
-        return np.where(~is_exact & (np.abs(half - below) < np.abs(half - above)), left, near).astype(np.int32)
+        nearest = np.where(~is_exact & (np.abs(half - below) < np.abs(half - above)), left, near)
+        return nearest.astype(np.int32), np.full(len(values), 0.5)
 
-    def decode(self, tokens: NDArray[np.int32], rng: np.random.Generator) -> Numbers:
-        """Values, shape (n,), for tokens of shape (n,); the generator places each inside its bin."""
+    def decode(self, tokens: NDArray[np.int32], fractions: NDArray[Any]) -> Numbers:
+        """Values, shape (n,), for tokens and places inside their bins, both of shape (n,)."""
         values = np.zeros(len(tokens), dtype=self.exact.dtype)
         is_exact = tokens < len(self.exact)
         values[is_exact] = self.exact[tokens[is_exact]]
         inside = ~is_exact
         if inside.any():
             bins = tokens[inside] - len(self.exact)
-            values[inside] = self._place(bins, _spread_within(bins, rng))
+            values[inside] = self._place(bins, fractions[inside].astype(np.float64))
         return values
 
-    def _place(self, bins: NDArray[np.int32], uniform: NDArray[np.float64]) -> Numbers:
+    def _place(self, bins: NDArray[np.int32], fractions: NDArray[np.float64]) -> Numbers:
         first, last = self.cuts[bins], self.cuts[bins + 1]
-        place = first + uniform * (last - first)
+        place = first + fractions * (last - first)
         left = np.minimum(place.astype(np.int64), len(self.knots) - 2)
         share = _stretch_ends(place - left, left, len(self.knots) - 2)
         if self.grid is not None:
@@ -202,6 +200,28 @@ class QuantileCoder:
         move = np.minimum(steps * np.uint64(self.step), gap)
         return np.asarray((self.knots[left].astype(np.uint64) + move).astype(np.int64))
 
+    def _fraction(self, bins: NDArray[np.int64], values: Numbers) -> NDArray[np.float64]:
+        """The inverse of `_place`, up to the grid; a value that spans several knots lies in their middle."""
+        inner = np.clip(values, self.knots[0], self.knots[-1])
+        lowest = np.searchsorted(self.knots, inner, side="left")
+        left = np.clip(np.searchsorted(self.knots, inner, side="right") - 1, 0, len(self.knots) - 2)
+        share = _loosen_ends(self._share(left, inner), left, len(self.knots) - 2)
+        first, last = self.cuts[bins], self.cuts[bins + 1]
+        place = (np.minimum(lowest, left) + left) / 2 + share
+        return np.clip((place - first) / (last - first), 0.0, 1.0)
+
+    def _share(self, left: NDArray[np.int64], values: Numbers) -> NDArray[np.float64]:
+        """How far between two neighbouring knots each value lies, from 0 to 1."""
+        low, high = self.knots[left], self.knots[left + 1]
+        if self.grid is not None:
+            # Halved, because the whole range of the floats may lie between two knots.
+            gap = high / 2 - low / 2
+            return np.asarray(np.clip((values / 2 - low / 2) / np.where(gap > 0, gap, 1.0), 0.0, 1.0))
+        step = np.uint64(self.step)
+        steps = (high.astype(np.uint64) - low.astype(np.uint64)) // step + (left == len(self.knots) - 2)
+        done = (values.astype(np.uint64) - low.astype(np.uint64)) // step
+        return np.asarray((done + 0.5) / np.maximum(steps, 1))
+
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild the coder: plain values and arrays."""
         grid = None if self.grid is None else {"decades": list(self.grid.decades), "decimals": list(self.grid.decimals)}
@@ -211,7 +231,7 @@ class QuantileCoder:
             "cuts": self.cuts,
             "step": self.step,
             "grid": grid,
-            "positions": self.positions,
+            "spans": self.spans,
         }
 
     @classmethod
@@ -220,18 +240,6 @@ class QuantileCoder:
         grid = state["grid"]
         rebuilt = None if grid is None else DecimalGrid(tuple(grid["decades"]), tuple(grid["decimals"]))
         return cls(**{**state, "grid": rebuilt})
-
-
-def _spread_within(bins: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), stratified among the rows of each bin: less noise at the same distribution."""
-    order = np.lexsort((rng.random(len(bins)), bins))
-    ordered = bins[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    counts = np.diff(np.r_[starts, len(bins)])
-    rank = np.arange(len(bins)) - np.repeat(starts, counts)
-    uniform = np.empty(len(bins))
-    uniform[order] = (rank + rng.random(len(bins))) / np.repeat(counts, counts)
-    return uniform
 
 
 def _stretch_ends(share: NDArray[Any], left: NDArray[np.int64], last: int) -> NDArray[np.float64]:
@@ -243,6 +251,23 @@ def _stretch_ends(share: NDArray[Any], left: NDArray[np.int64], last: int) -> ND
     """
     low = np.where(left == 0, share**4, share)
     return np.where(left == last, 1 - (1 - low) ** 4, low)
+
+
+def _loosen_ends(share: NDArray[np.float64], left: NDArray[np.int64], last: int) -> NDArray[np.float64]:
+    """The inverse of `_stretch_ends`."""
+    high = np.where(left == last, 1 - (1 - share) ** 0.25, share)
+    return np.where(left == 0, high**0.25, high)
+
+
+def _ranks(ordered: Numbers, exact: Numbers, counts: NDArray[np.int64], edges: Numbers) -> NDArray[np.float64]:
+    """Ranks, from 0 to 1, where exact values and the bins between the edges begin and end; shape (values, 2)."""
+    middle = np.searchsorted(ordered, exact, side="left") + counts / 2
+    bounds = np.searchsorted(ordered, edges, side="left").astype(np.float64)
+    # The outermost values are half a row away from the ends, where the Gaussian score is infinite.
+    bounds[-1:] = len(ordered) - 0.5
+    bounds = np.maximum(bounds, 0.5)
+    spans = [np.column_stack([middle, middle]), np.column_stack([bounds[:-1], bounds[1:]])]
+    return np.concatenate(spans) / len(ordered)
 
 
 def _bins(rest: Numbers) -> tuple[Numbers, NDArray[np.int64]]:

@@ -5,15 +5,16 @@ nothing of columns, what the tokens of a row look like.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens
+from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding, Fractions, Token, Tokens
 from vae_ops.encoding.categorical import CategoricalEncoding
 from vae_ops.encoding.identifier import IdentifierEncoding
 from vae_ops.encoding.numeric import NumericEncoding
@@ -22,7 +23,24 @@ from vae_ops.encoding.trivial import ConstantEncoding, NullEncoding
 from vae_ops.errors import BundleError
 from vae_ops.schema import SemanticType
 
-__all__ = ["ENCODINGS", "RowEncoding", "TokenLayout", "fit_encoding", "fit_row_encoding"]
+__all__ = [
+    "ENCODINGS",
+    "LOG_SIGMA_RANGE",
+    "WAVE_HEIGHT",
+    "WAVE_NUMBERS",
+    "RowEncoding",
+    "TokenLayout",
+    "fit_encoding",
+    "fit_row_encoding",
+]
+
+# Network and sampler have to agree on these.
+# Wider than any useful posterior; beyond it e^{2s} overflows or the posterior is a point.
+LOG_SIGMA_RANGE = (-7.0, 2.0)
+# An ordered value reaches the network as a few cosine waves of its rank, beside its position. More waves tell values
+# apart more sharply and are learned by heart sooner.
+WAVE_NUMBERS = np.pi * np.arange(1, 4, dtype=np.float32)
+WAVE_HEIGHT = 0.5
 
 ENCODINGS: Mapping[str, type[Encoding]] = {
     encoding.kind: encoding
@@ -58,7 +76,7 @@ class TokenLayout:
             first = len(tokens)
             for token in encoding.tokens:
                 parent = None if token.parent is None else token.parent + first
-                tokens.append(Token(token.size, token.positions, parent, token.parent_from, token.blocked))
+                tokens.append(replace(token, parent=parent))
                 column_of.append(column)
         return cls(tuple(tokens), tuple(column_of))
 
@@ -76,21 +94,33 @@ class TokenLayout:
         """Where each token's values begin in one table of all values, shape (tokens,)."""
         return (np.cumsum(self.sizes) - self.sizes).astype(np.int32)
 
-    def positions(self, tokens: Tokens) -> NDArray[np.float32]:
-        """Place of every value on its column's axis; shape (n, tokens) in and out."""
-        if not len(self):
-            return np.zeros(tokens.shape, dtype=np.float32)
-        return np.column_stack([self.position(index, tokens) for index in range(len(self))])
+    @cached_property
+    def ordered(self) -> NDArray[np.float32]:
+        """1 for tokens whose values have an order, 0 for others; shape (tokens,)."""
+        return np.array([token.is_ordered for token in self.tokens], dtype=np.float32)
 
-    def position(self, index: int, tokens: Tokens) -> NDArray[np.float32]:
-        """Place of the values of one token, shape (n,); 0 where it does not apply."""
-        token, values = self.tokens[index], tokens[:, index]
-        safe = np.maximum(values, 0)
-        if token.positions.ndim == 1:
-            places = token.positions[safe]
-        else:
-            places = token.positions[np.maximum(tokens[:, token.parent], 0), safe]
-        return np.where(values == NOT_APPLICABLE, 0, places).astype(np.float32)
+    @cached_property
+    def embedded(self) -> NDArray[np.float32]:
+        """1 for values that the network learns one by one, 0 for bins, in one column for all values of all tokens."""
+        kept = [np.arange(token.size) < token.first_bin for token in self.tokens]
+        return np.concatenate([np.zeros(0, dtype=bool), *kept]).astype(np.float32)[:, None]
+
+    def positions(self, codes: Codes) -> NDArray[np.float32]:
+        """Where every value lies on its column's axis, shape (n, tokens)."""
+        found = np.zeros(codes.tokens.shape, dtype=np.float32)
+        for index in range(len(self)):
+            found[:, index] = self.position(index, codes.tokens[:, index], codes.fractions[:, index])
+        return found
+
+    def position(self, index: int, values: Tokens, fractions: Fractions) -> NDArray[np.float32]:
+        """Where the values of one token lie on its axis, shape (n,); 0 where it does not apply."""
+        low, high = self.tokens[index].spans[np.maximum(values, 0)].T
+        return np.where(values == NOT_APPLICABLE, np.float32(0), low + fractions * (high - low))
+
+    def waves(self, index: int, positions: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine waves of the ranks of one token's values, shape (n, waves); zeros where they have no order."""
+        waves = np.cos(ndtr(positions)[:, None] * WAVE_NUMBERS) * (WAVE_HEIGHT * self.ordered[index])
+        return np.asarray(waves, dtype=np.float32)
 
     def applies(self, index: int, tokens: Tokens) -> NDArray[np.bool_]:
         """Whether one token applies beside the tokens before it, shape (n,)."""
@@ -115,18 +145,20 @@ class RowEncoding:
         self.encodings = encodings
         self.layout = TokenLayout.of(encodings)
 
-    def encode(self, table: pa.Table) -> Tokens:
-        """Tokens of shape (rows, tokens), int32."""
-        parts = [encoding.encode(_one_array(table[encoding.field.name])) for encoding in self.encodings]
-        return np.concatenate([np.zeros((len(table), 0), dtype=np.int32), *parts], axis=1)
+    def encode(self, table: pa.Table) -> Codes:
+        """Codes of shape (rows, tokens)."""
+        none = Codes.none(len(table))
+        parts = [none, *(encoding.encode(_one_array(table[encoding.field.name])) for encoding in self.encodings)]
+        return Codes(
+            np.concatenate([part.tokens for part in parts], axis=1),
+            np.concatenate([part.fractions for part in parts], axis=1),
+        )
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Table:
+    def decode(self, codes: Codes, first_row: int) -> pa.Table:
         """A table with exactly the schema; see `Encoding.decode` for the arguments."""
-        columns = np.asarray(self.layout.column_of)
-        generators = rng.spawn(len(self.encodings))
+        columns = np.asarray(self.layout.column_of, dtype=np.int64)
         arrays = [
-            encoding.decode(tokens[:, columns == index] if len(columns) else tokens, generator, first_row)
-            for index, (encoding, generator) in enumerate(zip(self.encodings, generators, strict=True))
+            encoding.decode(codes.columns(columns == index), first_row) for index, encoding in enumerate(self.encodings)
         ]
         return pa.Table.from_arrays(arrays, schema=self.schema)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Encoding, Token, Tokens
+from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding, Token
 from vae_ops.encoding.lattice import from_numbers, to_numbers
 from vae_ops.encoding.quantile import QuantileCoder
 
@@ -53,13 +53,12 @@ class TemporalEncoding(Encoding):
 
     def _tokens(self) -> tuple[Token, ...]:
         specials = int(self.has_null)
-        days = np.concatenate([np.zeros(specials, dtype=np.float32), self.days.positions])
-        weekday = np.zeros((len(days), 7), dtype=np.float32)
-        times = np.broadcast_to(self.times.positions, (len(days), self.times.size))
+        days = np.concatenate([np.zeros((specials, 2), dtype=np.float32), self.days.spans])
+        weekday = np.zeros((7, 2), dtype=np.float32)
         return (
-            Token(len(days), days),
-            Token(7, weekday, parent=0, parent_from=specials),
-            Token(self.times.size, times, parent=0, parent_from=specials),
+            Token(len(days), days, first_bin=specials + len(self.days.exact)),
+            Token(7, weekday, first_bin=7, parent=0, parent_from=specials),
+            Token(self.times.size, self.times.spans, len(self.times.exact), parent=0, parent_from=specials),
         )
 
     @classmethod
@@ -71,24 +70,27 @@ class TemporalEncoding(Encoding):
         span = (int(ticks.min()), int(ticks.max()))
         return cls(field, has_null=bool(lattice.null.any()), days=days, times=times, span=span)
 
-    def encode(self, array: pa.Array) -> Tokens:
-        """Tokens of shape (n, 3): day, weekday, time of day."""
+    def encode(self, array: pa.Array) -> Codes:
+        """Codes of shape (n, 3): day, weekday, time of day."""
         lattice = to_numbers(array)
         days, times = _split(lattice.numbers, self._ticks)
-        day = self.days.encode(days) + self.has_null
-        tokens = np.column_stack([day, _weekday(days), self.times.encode(times)]).astype(np.int32)
+        (day, in_day), (time, in_time) = self.days.encode(days), self.times.encode(times)
+        tokens = np.column_stack([day + self.has_null, _weekday(days), time])
         if self.has_null:
             tokens[lattice.null] = (0, NOT_APPLICABLE, NOT_APPLICABLE)
-        return tokens
+        fractions = np.column_stack([in_day, np.full(len(array), 0.5), in_time])
+        fractions[lattice.null] = 0.5
+        return Codes.of(tokens, fractions)
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Instants inside the span: a day of the day's bin, moved to the nearest with the weekday, and a time."""
+        tokens, fractions = codes.tokens, codes.fractions
         null = (tokens[:, 0] == 0) if self.has_null else np.zeros(len(tokens), dtype=bool)
         safe = np.maximum(tokens - np.array([self.has_null, 0, 0], dtype=np.int32), 0)
-        days = self.days.decode(safe[:, 0], rng).astype(np.int64)
+        days = self.days.decode(safe[:, 0], fractions[:, 0]).astype(np.int64)
         if self.days.bins:
             days = self._on_weekday(days, safe[:, 1])
-        times = self.times.decode(safe[:, 2], rng).astype(np.int64)
+        times = self.times.decode(safe[:, 2], fractions[:, 2]).astype(np.int64)
         (first_day, last_day), (first_time, last_time) = _split(np.array(self.span), self._ticks)
         times = np.where(days == first_day, np.maximum(times, first_time), times)
         times = np.where(days == last_day, np.minimum(times, last_time), times)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Encoding, Tokens, array_from_text, array_to_text, without_view
+from vae_ops.encoding.base import Codes, Encoding, array_from_text, array_to_text, without_view
 
 __all__ = ["ConstantEncoding", "NullEncoding"]
 
@@ -20,13 +20,13 @@ class NullEncoding(Encoding):
         self.field = field
         self.tokens = ()
 
-    def encode(self, array: pa.Array) -> Tokens:
+    def encode(self, array: pa.Array) -> Codes:
         """No tokens: shape (n, 0)."""
-        return np.zeros((len(array), 0), dtype=np.int32)
+        return Codes.none(len(array))
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Nulls of the column's type."""
-        return pa.nulls(len(tokens), self.field.type)
+        return pa.nulls(len(codes), self.field.type)
 
     def state(self) -> dict[str, Any]:
         """Nothing."""
@@ -54,14 +54,14 @@ class ConstantEncoding(Encoding):
         """Takes the first value."""
         return cls(field, array.slice(0, 1))
 
-    def encode(self, array: pa.Array) -> Tokens:
+    def encode(self, array: pa.Array) -> Codes:
         """No tokens: shape (n, 0)."""
-        return np.zeros((len(array), 0), dtype=np.int32)
+        return Codes.none(len(array))
 
-    def decode(self, tokens: Tokens, rng: np.random.Generator, first_row: int) -> pa.Array:
+    def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """The value, n times."""
         plain = self._value.cast(without_view(self.field.type))
-        return plain.take(pa.array(np.zeros(len(tokens), dtype=np.int64))).cast(self.field.type)
+        return plain.take(pa.array(np.zeros(len(codes), dtype=np.int64))).cast(self.field.type)
 
     def state(self) -> dict[str, Any]:
         """The value, as an Arrow record batch in base64: the one form that keeps every type exactly."""
