@@ -224,10 +224,9 @@ class GenerateSettings(_Settings):
 class GateSettings(_Settings):
     """What the gate lets through. Errors are percent, 0 is perfect; None (or `off`) switches a metric off.
 
-    Every limit is a multiple of the noise floor, which is what a perfect sampler scores at these numbers of rows. A
-    `max_…` says how much beyond the floor is allowed at most, so that the wide floor of a small table excuses nothing
-    but noise, and about half of it is always allowed, so that the narrow floor of a large one does not make a fault of
-    what nobody would notice. A value beyond its limit is borderline until it lies `borderline` times as far from the
+    Every limit is a multiple of the noise floor, which is what a perfect sampler scores at these numbers of rows. It is
+    never less than its `max_…`, so that the narrow floor of a large table makes no fault of what nobody would notice,
+    and never more than that beyond the floor, so that the wide floor of a small one excuses nothing but noise. A value beyond its limit is borderline until it lies `borderline` times as far from the
     floor as the limit does, and for as long as its confidence interval reaches down to the limit; one whose interval
     reaches down to the floor is a pass, as so few rows cannot tell it from chance.
 
@@ -256,12 +255,12 @@ class GateSettings(_Settings):
     """
 
     noise_multiple: float = 4.0
-    max_shape_error_percent: float | None = 4.0
-    max_column_error_percent: float | None = 8.0
+    max_shape_error_percent: float | None = 3.0
+    max_column_error_percent: float | None = 6.0
     max_mean_shift_sd: float | None = 0.06
-    max_trend_error_percent: float | None = 8.0
-    max_pair_error_percent: float | None = 8.0
-    max_dependence_error_percent: float | None = 10.0
+    max_trend_error_percent: float | None = 6.0
+    max_pair_error_percent: float | None = 6.0
+    max_dependence_error_percent: float | None = 8.0
     max_c2st_auc: float | None = 0.75
     max_copy_excess_percent: float | None = 0.5
     borderline: float = 1.5
