@@ -108,7 +108,7 @@ class TabularVAE:
         return self.fit_tables(training, holdout)
 
     def fit_tables(self, training: pa.Table, holdout: pa.Table) -> Self:
-        """Learns from training rows, with the holdout for early stop; both in the same schema."""
+        """Learns from training rows; only the first half of the holdout is looked at, for early stop."""
         types = infer_semantic_types(training, self._read.semantic_types)
         rare = min(self._settings.rare_category_rows, max(2, len(training) // _RARE_SHARE))
         self._rows = fit_row_encoding(training, types, rare_rows=rare)
