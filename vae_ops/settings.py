@@ -133,7 +133,7 @@ class ReadSettings(_Settings):
         exclude: Columns to leave out of the model and of the output.
         semantic_types: Overrides of the inferred semantic type, by column name.
         max_training_rows: A larger table is trained on a fixed-seed sample of this many rows.
-        holdout_fraction: Share of the sampled rows that training never sees; early stop and the gate use it.
+        holdout_fraction: Share of the sampled rows held out for the gate; early stop looks at half of them.
         seed: Decides the sample and the holdout.
     """
 

@@ -31,7 +31,7 @@ _KL_WARM_UP = 0.25
 # Evaluations without gain after which training is wound up.
 _PATIENCE = 5
 _ACTIVE_VARIANCE = 0.01
-_LEARNING_RATE = 2e-3
+_LEARNING_RATE = 4e-3
 _CLIP_NORM = 10.0
 _HOLDOUT_ROWS = 4096
 # Weights cut off at a high learning rate are noisy, so whatever ends training early lets the rate fall to zero first,

@@ -26,7 +26,7 @@ from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
 from vae_ops.schema import infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
 from vae_ops.storage import locate
-from vae_ops.table import SourceLike, open_source, split_holdout
+from vae_ops.table import SourceLike, halve_holdout, open_source, split_holdout
 from vae_ops.training import TrainingData, TrainingProgress, TrainingResult, plan_training, train
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class TabularVAE:
         return self.fit_tables(training, holdout)
 
     def fit_tables(self, training: pa.Table, holdout: pa.Table) -> Self:
-        """Learns from training rows, with the holdout for early stop; both in the same schema."""
+        """Learns from training rows; of the holdout, early stop looks at one half, `halve_holdout(holdout)[0]`."""
         types = infer_semantic_types(training, self._read.semantic_types)
         rare = min(self._settings.rare_category_rows, max(2, len(training) // _RARE_SHARE))
         self._rows = fit_row_encoding(training, types, rare_rows=rare)
@@ -127,8 +127,7 @@ class TabularVAE:
         settings, layout = self._settings, rows.layout
         use_threads(settings.threads)
         data = TrainingData.of(layout, rows.encode(training))
-        # The other half stays unseen: a target's test fold is taken from it.
-        held = TrainingData.of(layout, rows.encode(holdout.slice(0, -(-len(holdout) // 2))))
+        held = TrainingData.of(layout, rows.encode(halve_holdout(holdout)[0]))
         size = size_network(layout, settings)
         shares = _shares(layout, data.tokens)
         network = TabularNetwork(
