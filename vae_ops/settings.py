@@ -226,9 +226,11 @@ class GateSettings(_Settings):
 
     Every limit is a multiple of the noise floor, which is what a perfect sampler scores at these numbers of rows. It is
     never less than its `max_…`, so that the narrow floor of a large table makes no fault of what nobody would notice,
-    and never more than that beyond the floor, so that the wide floor of a small one excuses nothing but noise. A value beyond its limit is borderline until it lies `borderline` times as far from the
-    floor as the limit does, and for as long as its confidence interval reaches down to the limit; one whose interval
-    reaches down to the floor is a pass, as so few rows cannot tell it from chance.
+    and never more than that beyond the floor, so that the wide floor of a small one excuses nothing but noise.
+
+    A value beyond its limit is borderline until it lies `borderline` times as far from the floor as the limit does, and
+    for as long as its confidence interval reaches down to the limit; one whose interval reaches down to the floor is a
+    pass, as so few rows cannot tell it from chance.
 
     Attributes:
         noise_multiple: How many noise floors a metric may reach.

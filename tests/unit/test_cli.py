@@ -83,7 +83,7 @@ def test_without_json_the_result_is_for_people_and_stdout_stays_empty(source: st
 
 
 def test_a_borderline_verdict_is_said_so(source: str, tmp_path: Path) -> None:
-    limits = ("--set", "gate.max_copy_excess_percent=60", "--set", "gate.borderline=2")
+    limits = (*LENIENT, "--set", "gate.max_copy_excess_percent=60", "--set", "gate.borderline=4")
     result = call("augment", source, str(tmp_path / "out"), *limits)
     assert result.exit_code == 0
     assert "borderline: published, but look at the report" in result.stderr

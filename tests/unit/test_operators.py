@@ -7,8 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Asset
-from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, ErrorType
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, TaskGroup
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+    ErrorType,
+)
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from vae_ops.errors import BusyError, StepFailedError
@@ -100,17 +107,86 @@ def test_a_shard_knows_its_number(stand_in: StandIn) -> None:
     assert (record["shard"], record["shards"]) == (1, 3)
 
 
+class FakeTaskInstance:
+    """What branching asks of a running task."""
+
+    map_index = -1
+
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+
+def judged(verdict: str) -> str:
+    return f"emit('result', value={{'verdict': {verdict!r}, 'reasons': ['shape error 9 above 4.']}})"
+
+
 @pytest.mark.parametrize("verdict", ["pass", "borderline", "fail"])
 def test_validate_fails_the_task_only_when_the_gate_says_no(
     stand_in: StandIn, verdict: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    python = stand_in(f"emit('result', value={{'verdict': {verdict!r}, 'reasons': ['shape error 9 above 4']}})")
-    task = operator(VaeValidateOperator, python)
+    task = operator(VaeValidateOperator, stand_in(judged(verdict)))
     if verdict == "fail":
         with pytest.raises(AirflowFailException, match="shape error 9 above 4"):
             task.execute(context())
         return
     assert task.execute(context())["verdict"] == verdict
+
+
+def test_validate_skips_where_that_was_asked_for(stand_in: StandIn) -> None:
+    task = operator(VaeValidateOperator, stand_in(judged("fail")), on_fail="skip")
+    instance = FakeTaskInstance(task)
+    with pytest.raises(AirflowSkipException, match="shape error 9 above 4"):
+        task.execute(context(ti=instance))
+    assert instance.xcoms["return_value"]["verdict"] == "fail"
+    passing = operator(VaeValidateOperator, stand_in(judged("pass")), on_fail="skip")
+    assert passing.execute(context())["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "skipped"),
+    [("pass", {"alarm.call", "mail"}), ("borderline", {"alarm.call", "mail"}), ("fail", {"publish", "archive"})],
+)
+def test_validate_branches_where_that_was_asked_for(stand_in: StandIn, verdict: str, skipped: set[str]) -> None:
+    with DAG("nightly"):
+        python = stand_in(judged(verdict))
+        task = operator(VaeValidateOperator, python, "judge", on_fail="branch", fail_branch="['alarm', 'mail']")
+        publish, archive, mail = (EmptyOperator(task_id=name) for name in ("publish", "archive", "mail"))
+        with TaskGroup("alarm") as alarm:
+            EmptyOperator(task_id="call") >> EmptyOperator(task_id="note")
+        task >> [publish, archive, mail, alarm]
+    instance = FakeTaskInstance(task)
+    with pytest.raises(DownstreamTasksSkipped) as skipping:
+        task.execute(context(ti=instance))
+    assert {name for name, _ in skipping.value.tasks} == skipped
+    assert instance.xcoms["return_value"]["verdict"] == verdict
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_fail": "explode"}, "on_fail expects one of 'fail', 'skip', 'branch', got 'explode'"),
+        ({"on_fail": "branch"}, "needs fail_branch"),
+        ({"fail_branch": ["mail"]}, "needs fail_branch"),
+    ],
+)
+def test_a_refusal_that_makes_no_sense_is_refused_before_anything_runs(
+    stand_in: StandIn, arguments: dict[str, Any], message: str
+) -> None:
+    task = operator(VaeValidateOperator, stand_in("raise SystemExit('ran')"), **arguments)
+    with pytest.raises(AirflowFailException, match=message):
+        task.execute(context())
+
+
+def test_a_branch_that_is_not_behind_the_task_is_named(stand_in: StandIn) -> None:
+    with DAG("nightly"):
+        task = operator(VaeValidateOperator, stand_in(judged("fail")), on_fail="branch", fail_branch=["elsewhere"])
+        EmptyOperator(task_id="elsewhere")
+    with pytest.raises(AirflowFailException, match="'elsewhere' is none of them"):
+        task.execute(context(ti=FakeTaskInstance(task)))
 
 
 def test_publish_tells_its_outlets(stand_in: StandIn) -> None:

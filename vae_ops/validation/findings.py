@@ -117,8 +117,7 @@ def _weigh_shifts(found: Comparison, settings: GateSettings) -> list[Weighed | N
     return [
         None
         if most is None or name not in found.shifts or found.rows < FEWEST_ROWS
-        # A mean has no bound of its own, and a small floor says that the rows can tell.
-        else weigh(figure.value, figure.interval, figure.noise, most, settings, highest=math.inf, always_allowed=1.0)
+        else weigh(figure.value, figure.interval, figure.noise, most, settings, highest=math.inf)
         for name, figure in zip(found.names, found.mean_shifts(), strict=True)
     ]
 
@@ -172,7 +171,6 @@ def _c2st(found: Comparison, settings: GateSettings) -> Finding | None:
         settings,
         perfect=0.5,
         highest=1.0,
-        always_allowed=1.0,
     )
     columns = tuple(name for name, loss in outcome.telling if loss > 0)
     sentence = (

@@ -12,7 +12,6 @@ from vae_ops.validation.evidence import Interval, Verdict
 __all__ = ["HEAVIEST", "Weighed", "weigh"]
 
 HEAVIEST = 1000.0  # where nothing is allowed beyond chance, any excess is infinitely much, which JSON cannot say
-ALWAYS_ALLOWED = 0.5  # share of an allowance that a floor near 0 leaves
 
 
 @dataclass(frozen=True)
@@ -68,20 +67,22 @@ def weigh(
     *,
     perfect: float = 0.0,
     highest: float = 100.0,
-    always_allowed: float = ALWAYS_ALLOWED,
 ) -> Weighed:
-    """Weighs a value.
+    """Weighs a value against its limit.
+
+    The limit is a multiple of the noise floor, but no less than the setting, so that the narrow floor of a large table
+    makes no fault of what nobody would notice, and no more than floor and setting together, so that the wide floor of a
+    small one excuses nothing but noise.
 
     Args:
         value: Measured between real and synthetic rows.
         interval: Of the value.
         noise: What the metric may reach between real rows by chance.
-        most: The setting: how high the metric may be at most where chance does nothing.
+        most: The setting: how high the metric may be where chance does nothing.
         settings: Multiple of the floor, and where borderline ends.
         perfect: What the metric is at best.
         highest: What it is at worst.
-        always_allowed: Share of the allowance that a floor near 0 leaves.
     """
     floor, allowance = max(0.0, noise - perfect), most - perfect
-    reach = min(max(settings.noise_multiple * floor, always_allowed * allowance), floor + allowance)
+    reach = min(max(settings.noise_multiple * floor, allowance), floor + allowance)
     return Weighed(value, interval, perfect, noise, min(highest, perfect + reach), settings.borderline)
