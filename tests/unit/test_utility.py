@@ -14,10 +14,11 @@ import pytest
 from vae_ops.errors import SchemaError, SettingsError
 from vae_ops.schema import infer_semantic_types
 from vae_ops.settings import RunSettings, UtilitySettings
+from vae_ops.table import halve_holdout
 from vae_ops.validation import utility as room
 from vae_ops.validation.columns import align_table
 from vae_ops.validation.evidence import Interval, UtilityEvidence
-from vae_ops.validation.target import check_target, fold_of, read_target, rows_with_target
+from vae_ops.validation.target import check_target, read_target, rows_with_target
 from vae_ops.validation.utility import measure_utility, synthetic_rows_wanted, utility_findings
 
 
@@ -303,8 +304,8 @@ def test_of_many_classes_only_the_frequent_ones_are_learned() -> None:
 
 
 def test_the_test_fold_is_the_half_that_training_does_not_look_at() -> None:
-    tuning, test = fold_of(pa.table({"x": range(101)}))
-    assert (tuning["x"].to_pylist(), test["x"].to_pylist()) == (list(range(50)), list(range(50, 101)))
+    tuning, test = halve_holdout(pa.table({"x": range(101)}))
+    assert (tuning["x"].to_pylist(), test["x"].to_pylist()) == (list(range(0, 101, 2)), list(range(1, 101, 2)))
 
 
 def test_no_row_of_the_test_fold_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:

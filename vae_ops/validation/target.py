@@ -18,7 +18,7 @@ from vae_ops.schema import SemanticType, natural_type
 from vae_ops.settings import UtilitySettings
 from vae_ops.validation.columns import NumberColumn, encode_tables, joint_codes, quoted
 
-__all__ = ["Target", "Task", "check_target", "fold_of", "read_target", "rows_with_target"]
+__all__ = ["Target", "Task", "check_target", "read_target", "rows_with_target"]
 
 Task = Literal["regression", "binary", "multiclass"]
 
@@ -64,15 +64,6 @@ def check_target(schema: pa.Schema, settings: UtilitySettings) -> None:
             f"utility.task says regression, but the target {quoted(target)} holds {schema.field(target).type} and no "
             "numbers: leave the task out, or name another target."
         )
-
-
-def fold_of(holdout: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Splits a holdout into rows to tune on and the test fold.
-
-    Training looks at the first half of the holdout for its early stop; the second half never reached the generator.
-    """
-    half = len(holdout) // 2
-    return holdout.slice(0, half), holdout.slice(half)
 
 
 def rows_with_target(table: pa.Table, target: str) -> pa.Table:

@@ -19,10 +19,11 @@ from threadpoolctl import threadpool_limits
 
 from vae_ops.schema import SemanticType
 from vae_ops.settings import UtilitySettings
+from vae_ops.table import halve_holdout
 from vae_ops.validation.columns import CategoryColumn, NumberColumn, align_table, encode_tables, quoted
 from vae_ops.validation.evidence import DoseCurve, DosePoint, Finding, Interval, UtilityEvidence
 from vae_ops.validation.scores import average_precision, macro_auc, r_squared, resampling_weights, weighted_auc
-from vae_ops.validation.target import FEWEST_TEST_ROWS, Target, fold_of, read_target, rows_with_target
+from vae_ops.validation.target import FEWEST_TEST_ROWS, Target, read_target, rows_with_target
 
 __all__ = ["measure_utility", "synthetic_rows_wanted", "utility_findings"]
 
@@ -166,8 +167,8 @@ def measure_utility(
 
     Args:
         training: Rows the generator was trained on.
-        holdout: Rows it was not trained on, in the order in which training got them: it may have stopped early on the
-            first half, and never saw the second, which is the test fold.
+        holdout: Rows it was not trained on, in the order in which training got them: it may have stopped early on
+            one half (`halve_holdout`), and never saw the other, which is the test fold.
         synthetic: Rows drawn from it; best with another seed than the rows that are published.
         semantic_types: Of the columns of `training`.
         settings: The target, doses, repeats and sizes.
@@ -179,7 +180,7 @@ def measure_utility(
     target = settings.target or ""
     tables = [
         rows_with_target(align_table(table, training.schema, role), target)
-        for table, role in zip([training, *fold_of(holdout), synthetic], _ROLES, strict=True)
+        for table, role in zip([training, *halve_holdout(holdout), synthetic], _ROLES, strict=True)
     ]
     if reason := _nothing_to_learn(tables, semantic_types, settings):
         return UtilityEvidence(target, None, not_measured=reason)
@@ -235,7 +236,7 @@ def _nothing_to_learn(
     name, (training, _, test, synthetic) = quoted(target), tables
     if len(test) < FEWEST_TEST_ROWS:
         return (
-            f"The second half of the held-out rows, the only ones that no part of training saw, has {len(test)} rows "
+            f"The half of the held-out rows that no part of training saw has {len(test)} rows "
             f"with a known {name}; {FEWEST_TEST_ROWS} are needed: raise read.holdout_fraction."
         )
     if semantic_types[target] is SemanticType.IDENTIFIER and settings.task is None:
