@@ -44,6 +44,9 @@ class VaeAugmentation(TaskGroup):
         seed: Decides sample, training and rows; the same source, settings and seed give the same bytes.
         time_budget_seconds: Wall clock that training should take on two quiet cores.
         settings: Further settings by section (see `vae_ops.settings.RunSettings`); they win over the arguments above.
+        on_fail: What a verdict of `fail` does: `fail` fails the validate task, `skip` skips it and publish, `branch`
+            follows `fail_branch` instead of publish.
+        fail_branch: Ids of the tasks or task groups that a `fail` leads to; put them behind `.validate`.
         shards: Parallel generate tasks. Airflow fixes mapped tasks over a constant when it parses the DAG, so this is
             no template; it does not change the rows.
         asset: What a publish updates, an asset or its name; by default named `DAG_ID.GROUP_ID`.
@@ -51,11 +54,13 @@ class VaeAugmentation(TaskGroup):
         kwargs: Arguments of Airflow's `TaskGroup`, such as `default_args` with `retries` or `queue`.
 
     Attributes:
+        validate: The task whose verdict decides; `augmentation.validate >> call_somebody` puts a task behind it.
         asset: The asset to schedule training DAGs on; the `extra` of its events is a
             `vae_ops_provider.assets.PublishedSnapshot`.
     """
 
     asset: Asset
+    validate: VaeValidateOperator
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class VaeAugmentation(TaskGroup):
         seed: int | str | None = None,
         time_budget_seconds: float | str | None = None,
         settings: Layer | None = None,
+        on_fail: str = "fail",
+        fail_branch: Sequence[str] | str = (),
         shards: int = 1,
         asset: Asset | str | None = None,
         python: str | None = None,
@@ -94,17 +101,18 @@ class VaeAugmentation(TaskGroup):
             "python": python,
         }
         with self:
-            self._wire(shared, shards)
+            self.validate = self._wire(shared, shards, {"on_fail": on_fail, "fail_branch": fail_branch})
 
-    def _wire(self, shared: Mapping[str, Any], shards: int) -> None:
+    def _wire(self, shared: Mapping[str, Any], shards: int, refusal: Mapping[str, Any]) -> VaeValidateOperator:
         profile = VaeProfileOperator(task_id="profile", **shared)
         train = VaeTrainOperator(task_id="train", **shared)
         generate = VaeGenerateOperator.partial(
             task_id="generate", shards=shards, map_index_template=_SHARD_NAME, **shared
         ).expand(shard=list(range(shards)))
-        validate = VaeValidateOperator(task_id="validate", **shared)
+        validate = VaeValidateOperator(task_id="validate", **refusal, **shared)
         publish = VaePublishOperator(task_id="publish", outlets=[self.asset], **shared)
         profile >> train >> generate >> validate >> publish
+        return validate
 
     def _asset(self, asset: Asset | str | None) -> Asset:
         if isinstance(asset, Asset):

@@ -3,11 +3,12 @@
 One process for all of them: the first `dag.test()` takes half a minute, the next ones a second.
 """
 
+import dataclasses
 import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, TaskGroup
 
 from vae_ops import load_latest
+from vae_ops.settings import GateSettings
+from vae_ops_provider.operators import VaeValidateOperator
+
+StandIn = Callable[[str], str]
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 DAGS = Path(__file__).parents[2] / "dags"
-ANY_GATE = {
-    "max_shape_error_percent": 100, "max_trend_error_percent": 100, "max_c2st_auc": 1, "max_copy_excess_percent": 100,
-}  # fmt: skip
-NO_GATE = {"max_shape_error_percent": 0, "borderline": 1, "max_c2st_auc": 0.5, "max_trend_error_percent": 0}
+ANY_GATE = {field.name: "off" for field in dataclasses.fields(GateSettings) if field.name.startswith("max_")}
+NO_GATE = {"max_dependence_error_percent": 0, "max_column_error_percent": 0, "max_mean_shift_sd": 0, "borderline": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,6 +151,43 @@ def test_a_gate_that_says_no_fails_the_task_and_publishes_nothing(source: Path, 
     holdout = importlib.import_module("train_on_augmented")._holdout(400, {"seed": 0})
     with pa.ipc.open_file(next(store.glob("runs/*/holdout.arrow"))) as kept:
         assert kept.read_all().column("id").to_pylist() == holdout.tolist()
+
+
+def _make_known(dag: DAG) -> None:
+    """Does what parsing a file in the DAGs folder would: `dag.test()` runs no DAG that the database does not know."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    bag = DagBag(collect_dags=False)
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)
+
+
+@pytest.mark.parametrize(
+    ("on_fail", "verdict", "reached"),
+    [
+        ("skip", "fail", set()),
+        ("branch", "fail", {"judge", "alarm.call", "alarm.note"}),
+        ("branch", "borderline", {"judge", "publish"}),
+    ],
+)
+def test_a_gate_that_says_no_skips_or_branches_where_that_was_asked_for(
+    stand_in: StandIn, on_fail: str, verdict: str, reached: set[str]
+) -> None:
+    python = stand_in(f"emit('result', value={{'verdict': {verdict!r}, 'reasons': ['Shapes are off.']}})")
+    with DAG(f"{on_fail}_when_{verdict}") as dag:
+        judge = VaeValidateOperator(
+            task_id="judge", source="in", output_dir="out", python=python, on_fail=on_fail,
+            fail_branch=["alarm"] if on_fail == "branch" else [],
+        )  # fmt: skip
+        with TaskGroup("alarm") as alarm:
+            EmptyOperator(task_id="call") >> EmptyOperator(task_id="note")
+        judge >> [EmptyOperator(task_id="publish"), alarm]
+    _make_known(dag)
+    dag_run = dag.test()
+    found = states(dag_run)
+    assert {name for name, state in found.items() if state == ["success"]} == reached
+    assert {name for name, state in found.items() if state == ["skipped"]} == set(found) - reached
+    assert record(dag_run, "judge")["verdict"] == verdict
 
 
 def test_where_no_dose_is_proven_to_help_the_shards_are_empty_and_the_source_is_published(
