@@ -269,7 +269,7 @@ def generate(model_dir: str, rows: int, output: str, seed: int | None, as_json: 
 @commands.command()
 @click.argument("source")
 @click.argument("synthetic")
-@click.option("--report", required=True, metavar="DIR", help="Where report.json goes.")
+@click.option("--report", required=True, metavar="DIR", help="Where report.html and report.json go.")
 @click.option("--holdout", metavar="PATH", help="Real rows that the generator never saw. [default: a tenth of SOURCE]")
 @_target
 @_exclude

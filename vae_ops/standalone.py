@@ -169,7 +169,8 @@ def judge_tables(
         utility_settings=settings.utility,
         provenance=_account(opened.uri, settings),
     )
-    return _write_report(found, target)
+    # Judged is a sample of a large table, and the record says of how large a one.
+    return _write_report(replace(found, sizes={**found.sizes, "rows_source": opened.num_rows}), target)
 
 
 def _account(source: str | None, settings: RunSettings) -> dict[str, str]:

@@ -271,7 +271,7 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     some = open_source(training, min_rows=1).sample(settings.gate.sample_rows, read.seed, to_learn=False)
     rebuilt = model.reconstruct(some, seed=_another(settings.generate.seed))
     walk.tell("validate", 0.2, "comparing with the source")
-    return judge(
+    found = judge(
         training,
         holdout,
         _rows_of(parts, training.schema).sample(read.max_training_rows, read.seed, to_learn=False),
@@ -284,6 +284,9 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
         utility_settings=settings.utility,
         provenance=_account(walk),
     )
+    # Judged is a sample of a large table, and the record says of how large a one.
+    drawn = {"rows_source": walk.profile.rows, "rows_drawn": walk.rows_to_draw}
+    return dataclasses.replace(found, sizes={**found.sizes, **drawn})
 
 
 def _account(walk: Walk) -> dict[str, str]:

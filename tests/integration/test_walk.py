@@ -424,6 +424,7 @@ def test_any_two_tables_can_be_judged(source: Path, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "report/report.json").read_text())
     assert found["metrics"] == dict(judged.metrics)
     assert found["two_sided"] is None
+    assert found["sizes"]["rows_source"] == 400
 
 
 def test_of_a_snapshot_only_the_synthetic_rows_are_judged(source: Path, tmp_path: Path) -> None:

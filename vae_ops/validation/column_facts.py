@@ -14,6 +14,7 @@ from vae_ops.validation.evidence import Distribution
 __all__ = ["ColumnFacts", "describe_column", "wasserstein"]
 
 HISTOGRAM_BINS = 40
+MOST_WHOLE = 100_000  # from here on one whole number more in a bin does not show
 DRAWN_CATEGORIES = 12
 _DRAWN_SHARE = 0.99
 
@@ -60,7 +61,7 @@ def wasserstein(real: NumberColumn, synthetic: NumberColumn) -> float | None:
     Probability and its Applications 18, 1974).
 
     Returns:
-        None where either side has no finite value.
+        None where either side has no finite value, or the distance is too great for float64.
     """
     left, right = np.sort(real.finite), np.sort(synthetic.finite)
     if not len(left) or not len(right):
@@ -68,8 +69,8 @@ def wasserstein(real: NumberColumn, synthetic: NumberColumn) -> float | None:
     at = np.sort(np.concatenate([left, right]))
     shares = [np.searchsorted(side, at[:-1], side="right") / len(side) for side in (left, right)]
     with np.errstate(over="ignore"):  # values on both ends of float64 are farther apart than float64 can say
-        area = float(np.sum(np.abs(shares[0] - shares[1]) * np.diff(at))) * real.unit
-    return area if np.isfinite(area) else None
+        area = 2.0 * np.sum(np.abs(shares[0] - shares[1]) * np.diff(at / 2.0)) * real.unit
+    return float(area) if np.isfinite(area) else None
 
 
 def _range_coverage(real: NDArray[np.float64], synthetic: NDArray[np.float64]) -> float | None:
@@ -103,8 +104,10 @@ def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.array([0.0, 1.0])
     low, high = np.quantile(values, [(1 - _DRAWN_SHARE) / 2, (1 + _DRAWN_SHARE) / 2], method="nearest")
     whole = bool(np.all(values == np.floor(values)))
-    if whole and high / 2 - low / 2 < HISTOGRAM_BINS / 2:
-        return np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+    if whole and high / 2 - low / 2 < MOST_WHOLE / 2:
+        # Bins of equally many whole numbers: others would hold one more or one less in turn, and look like a comb.
+        width = -(-(high - low + 1) // HISTOGRAM_BINS)
+        return np.asarray(np.arange(low, high + width + 1, width) - 0.5)
     if low == high:
         return np.array([low - 0.5, high + 0.5])
     return 2.0 * np.linspace(low / 2.0, high / 2.0, HISTOGRAM_BINS + 1)

@@ -402,7 +402,7 @@ class Validation:
 
     Attributes:
         verdict: The worst of the findings.
-        findings: Every judged metric, the heaviest first.
+        findings: Every judged metric; those that decide first, and of these the heaviest of each aspect.
         columns: Every compared column, the worst first.
         pairs: The compared pairs, the worst first.
         c2st: The joint test; None where it is switched off or there is nothing to judge.

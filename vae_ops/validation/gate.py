@@ -185,7 +185,11 @@ def _privacy(
 def _weigh(
     evidence: _Evidence, settings: GateSettings, utility: UtilityEvidence | None, utility_settings: UtilitySettings
 ) -> list[Finding]:
-    """All findings, those that decide first."""
+    """All findings, those that decide first.
+
+    Among those of one verdict the heaviest of each aspect leads, so that three ways of saying that rows were copied do
+    not hide that a column is off as well.
+    """
     from vae_ops.validation.privacy import privacy_findings
     from vae_ops.validation.utility import utility_findings
 
@@ -194,7 +198,11 @@ def _weigh(
         *(privacy_findings(evidence.privacy, settings) if evidence.privacy else ()),
         *(utility_findings(utility, utility_settings) if utility else ()),
     ]
-    return sorted(findings, key=lambda finding: (_ORDER.index(finding.verdict), -finding.weight, finding.metric))
+    findings.sort(key=lambda finding: (_ORDER.index(finding.verdict), -finding.weight, finding.metric))
+    leading = {(finding.verdict, finding.aspect): finding.metric for finding in reversed(findings)}
+    return sorted(
+        findings, key=lambda f: (_ORDER.index(f.verdict), leading[f.verdict, f.aspect] != f.metric, -f.weight)
+    )
 
 
 # --- what the report shows -----------------------------------------------------------------------------------------

@@ -214,10 +214,23 @@ def bounds_by_chance(samples: Numbers) -> Numbers:
         lie, so that a table of many columns is not called faulty for the one that chance moved most.
     """
     mean, deviation = samples.mean(axis=0), samples.std(axis=0, ddof=1)
-    distance = np.divide(samples - mean, deviation, out=np.zeros_like(samples), where=deviation > 0)
-    farthest = distance.max(axis=1, initial=0.0)
+    farthest = _distance_from_the_others(samples).max(axis=1, initial=0.0)
     bound: Numbers = mean + max(NOISE_SIGMAS, bound_by_chance(farthest)) * deviation
     return bound
+
+
+def _distance_from_the_others(samples: Numbers) -> Numbers:
+    """Each value's distance from the mean of the other repeats, in their deviations.
+
+    A repeat that helped to estimate the deviation it is measured in never lies far out, which a new one may.
+    """
+    repeats = len(samples)
+    mean = (samples.sum(axis=0) - samples) / (repeats - 1)
+    square = ((samples**2).sum(axis=0) - samples**2) / (repeats - 1)
+    variance = (square - mean**2) * (repeats - 1) / (repeats - 2)
+    known = variance > 1e-12 * square
+    deviation = np.sqrt(np.where(known, variance, 1.0))
+    return np.where(known, (samples - mean) / deviation, 0.0)
 
 
 def c2st_floor(pool: EncodedTable, rows: int, *, seed: int) -> float:
