@@ -21,6 +21,8 @@ BLOCK_ROWS = 4096
 # Counts are corrected after each of these: noise of the whole block falls to that of one batch.
 _BATCH_ROWS = 256
 _MAX_CORRECTION = 2.0
+# Multiples of the golden ratio, modulo 1, keep apart from each other however many there are.
+_GOLDEN = 0.6180339887498949
 _CALIBRATION_ROWS = 16_384
 _FEW_TOKENS = 32
 _CALIBRATION_LIMIT = 1.0
@@ -102,7 +104,8 @@ class TokenSampler:
     def sample_block(self, block: int, seed: int, rows: int) -> Codes:
         """Codes of one block, shape (rows, tokens), from the prior."""
         rng = np.random.default_rng([seed, block])
-        return self._sample(self._prior(rows, rng), rng)
+        begin = np.random.default_rng(seed).random((len(self._layout), 2))
+        return self._sample(self._prior(rows, rng), rng, ends=(begin + block * _GOLDEN) % 1.0)
 
     def reconstruct(self, codes: Codes, rng: np.random.Generator) -> Codes:
         """The rows encoded and decoded again: one draw of the latent from each row's posterior, one of the tokens."""
@@ -150,6 +153,7 @@ class TokenSampler:
         shares: Sequence[NDArray[np.float64]] | None = None,
         *,
         balanced: bool = True,
+        ends: NDArray[np.float64] | None = None,
     ) -> Codes:
         rows = len(latent)
         context = self._stack("decoder", latent) @ self._context_kernel + self._context_bias
@@ -164,7 +168,7 @@ class TokenSampler:
             chances = self._chances(index, hidden)
             drawn = _draw(chances, rng, self._wanted(index) if balanced else None)
             tokens[:, index] = np.where(applies, drawn, NOT_APPLICABLE)
-            fractions[:, index] = _spread_within(tokens[:, index], rng)
+            fractions[:, index] = _spread_within(tokens[:, index], rng, None if ends is None else ends[index])
             memory = self._remember(index, self._said(index, tokens, fractions), context, memory)
         return Codes(tokens, fractions)
 
@@ -254,15 +258,25 @@ def _by_token(kernel: NDArray[Any], natural: Sequence[int], units: int) -> NDArr
     return np.ascontiguousarray(kernel.reshape(len(kernel), -1, units)[:, list(natural)].reshape(len(kernel), -1))
 
 
-def _spread_within(values: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), stratified among the rows of each value: less noise at the same distribution."""
+def _spread_within(
+    values: NDArray[np.int32], rng: np.random.Generator, ends: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), stratified among the rows of each value: less noise at the same distribution.
+
+    The outermost bins hold the extremes of a column, which one draw a block comes near. Where in the outermost strata
+    it falls, `ends` says, from the low and from the high end; blocks share those strata out among themselves.
+    """
     order = np.lexsort((rng.random(len(values)), values))
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     counts = np.diff(np.r_[starts, len(values)])
     rank = np.arange(len(values)) - np.repeat(starts, counts)
     uniform = np.empty(len(values))
-    uniform[order] = (rank + rng.random(len(values))) / np.repeat(counts, counts)
+    jitter = rng.random(len(values))
+    if ends is not None:
+        jitter[starts] = ends[0]
+        jitter[starts + counts - 1] = np.where(counts > 1, 1.0 - ends[1], jitter[starts])
+    uniform[order] = (rank + jitter) / np.repeat(counts, counts)
     return uniform
 
 
