@@ -262,7 +262,7 @@ class GateSettings(_Settings):
     max_mean_shift_sd: float | None = 0.06
     max_trend_error_percent: float | None = 6.0
     max_pair_error_percent: float | None = 6.0
-    max_dependence_error_percent: float | None = 8.0
+    max_dependence_error_percent: float | None = 20.0
     max_c2st_auc: float | None = 0.75
     max_copy_excess_percent: float | None = 0.5
     borderline: float = 1.5
