@@ -134,7 +134,7 @@ ABSENT = {
     "c2st": "The test is switched off",
     "two_sided": "It takes the model that drew the rows",
     "privacy": "Privacy is switched off",
-    "utility": "--set utility.target=COLUMN",
+    "utility": "--target COLUMN",
     "history": "bring its history along",
     "columns": "No column was compared",
     "pairs": "It takes two comparable columns",
