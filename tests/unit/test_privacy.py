@@ -256,3 +256,11 @@ def test_names_are_data() -> None:
     for finding in privacy_findings(evidence, replace(SETTINGS, max_extreme_leak_percent=1.0)):
         assert "\n" not in finding.sentence + finding.remedy
         assert len(finding.sentence) < 600
+
+
+def test_copies_are_not_judged_among_a_handful_of_rows() -> None:
+    training, holdout, _ = parts(numbers, 60, 0)
+    named = judged(evidence_of(training, holdout, training))
+    assert named["copy_excess_percent"].verdict == "fail"
+    few = judged(evidence_of(training.slice(0, 4), holdout.slice(0, 2), training.slice(0, 4)))
+    assert not {"copy_excess_percent", "near_copy_excess_percent"} & set(few)

@@ -18,6 +18,7 @@ __all__ = ["column_verdicts", "fidelity_findings"]
 
 NAMED = 3
 FEWEST_ROWS = 30  # on fewer, chance may do anything to a single column or pair, and no floor is to be trusted
+TEACHING_ROWS = 2_000  # below this the limit of the worst pair widens with one over the root of the rows
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -145,6 +146,8 @@ def _dependence(found: Comparison, settings: GateSettings) -> Finding | None:
     most = settings.max_dependence_error_percent
     if most is None or not found.pairs or found.rows < FEWEST_ROWS:
         return None
+    # A column that is a function of another stays one only if there are rows enough to learn it from.
+    most = min(100.0, most * max(1.0, (TEACHING_ROWS / found.rows) ** 0.5))
     names = [(pair.first, pair.second) for pair in found.pairs]
     judged = {
         name: _weigh_percent(figure, most, settings) for name, figure in zip(names, found.dependences(), strict=True)

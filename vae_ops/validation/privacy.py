@@ -48,6 +48,8 @@ DCR_WORK = 1_200_000_000  # differences of two values, one to two seconds
 SIGMAS = 2.0
 Z95 = 1.959964
 OUTLIERS_LOOSER = 2.0  # a tenth of the rows, the most exposed ones, may lie twice as far from chance
+TELLING_ROWS = 1_000  # an attack on fewer rows is judged more loosely, by one over the root of the rows
+FEWEST_COPIED = 10  # of fewer real rows any sampler can only repeat the values
 SUSPICIOUSLY_FAR = 40.0  # a DCR share that no honest sampler has
 NAMED_COLUMNS = 3
 LESS_TRAINING = "Train fewer steps (train.steps) or on more rows."
@@ -289,7 +291,7 @@ def _finding(
 
 
 def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
-    if settings.max_copy_excess_percent is None:
+    if settings.max_copy_excess_percent is None or evidence.sizes["copies_real_rows"] < FEWEST_COPIED:
         return None
     shares = evidence.copy_percent, evidence.real_copy_percent
     rows = evidence.sizes["copies_synthetic_rows"], evidence.sizes["copies_real_rows"]
@@ -301,7 +303,8 @@ def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding 
 
 
 def _near_copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
-    if settings.max_near_copy_excess_percent is None:
+    few = evidence.sizes["near_copies_real_rows"] < FEWEST_COPIED
+    if settings.max_near_copy_excess_percent is None or few:
         return None
     shares = evidence.near_copy_percent, evidence.real_near_copy_percent
     rows = evidence.sizes["near_copies_synthetic_rows"], evidence.sizes["near_copies_real_rows"]
@@ -345,7 +348,8 @@ def _attack_finding(attack: AttackEvidence, settings: GateSettings) -> Finding |
     if settings.max_membership_auc is None:
         return None
     everybody = attack.group == "all rows"
-    most = min(1.0, 0.5 + (settings.max_membership_auc - 0.5) * (1 if everybody else OUTLIERS_LOOSER))
+    looser = (1 if everybody else OUTLIERS_LOOSER) * max(1.0, (TELLING_ROWS / attack.rows) ** 0.5)
+    most = min(1.0, 0.5 + (settings.max_membership_auc - 0.5) * looser)
     noise = min(1.0, 0.5 + SIGMAS * null_deviation(attack.rows, attack.rows_holdout))
     weighed = weigh(attack.auc, attack.interval, noise, most, settings, perfect=0.5, highest=1.0)
     sentence = (
