@@ -168,9 +168,26 @@ class TokenSampler:
             chances = self._chances(index, hidden)
             drawn = _draw(chances, rng, self._wanted(index) if balanced else None)
             tokens[:, index] = np.where(applies, drawn, NOT_APPLICABLE)
-            fractions[:, index] = _spread_within(tokens[:, index], rng, None if ends is None else ends[index])
+            fractions[:, index] = _spread_within(tokens[:, index], rng)
+            if ends is not None:
+                self._reach_ends(index, tokens[:, index], fractions[:, index], ends[index])
             memory = self._remember(index, self._said(index, tokens, fractions), context, memory)
         return Codes(tokens, fractions)
+
+    def _reach_ends(self, index: int, values: Tokens, fractions: Fractions, ends: NDArray[np.float64]) -> None:
+        """Moves the outermost draw of a column's first and last bin, in place, within its stratum.
+
+        Extremes are what one draw a block comes near: about 1/n of the first bin's n rows. Where in that stratum it
+        falls, `ends` says, so that blocks share the stratum out among themselves instead of all missing its outer part.
+        """
+        token = self._layout.tokens[index]
+        if token.first_bin >= token.size:
+            return
+        for value, from_end, outermost in ((token.first_bin, 0.0, np.argmin), (token.size - 1, 1.0, np.argmax)):
+            rows = np.flatnonzero(values == value)
+            if len(rows):
+                reach = ends[int(from_end)] / len(rows)
+                fractions[rows[outermost(fractions[rows])]] = abs(from_end - reach)
 
     def _wanted(self, index: int) -> NDArray[Any] | None:
         """Training shares of a token that applies to every row, without blocked values; None where it depends."""
@@ -258,25 +275,15 @@ def _by_token(kernel: NDArray[Any], natural: Sequence[int], units: int) -> NDArr
     return np.ascontiguousarray(kernel.reshape(len(kernel), -1, units)[:, list(natural)].reshape(len(kernel), -1))
 
 
-def _spread_within(
-    values: NDArray[np.int32], rng: np.random.Generator, ends: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), stratified among the rows of each value: less noise at the same distribution.
-
-    The outermost bins hold the extremes of a column, which one draw a block comes near. Where in the outermost strata
-    it falls, `ends` says, from the low and from the high end; blocks share those strata out among themselves.
-    """
+def _spread_within(values: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), stratified among the rows of each value: less noise at the same distribution."""
     order = np.lexsort((rng.random(len(values)), values))
     ordered = values[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     counts = np.diff(np.r_[starts, len(values)])
     rank = np.arange(len(values)) - np.repeat(starts, counts)
     uniform = np.empty(len(values))
-    jitter = rng.random(len(values))
-    if ends is not None:
-        jitter[starts] = ends[0]
-        jitter[starts + counts - 1] = np.where(counts > 1, 1.0 - ends[1], jitter[starts])
-    uniform[order] = (rank + jitter) / np.repeat(counts, counts)
+    uniform[order] = (rank + rng.random(len(values))) / np.repeat(counts, counts)
     return uniform
 
 

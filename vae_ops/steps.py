@@ -265,9 +265,9 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
 
     settings, read = walk.settings, walk.settings.read
     training, holdout = read_rows(walk.run.training), read_rows(walk.run.holdout)
-    utility = _utility(walk, training, holdout)
-    walk.tell("validate", 0.1, "encoding source rows and decoding them again")
     model = _load_model(walk)
+    utility = _utility(walk, model, training, holdout)
+    walk.tell("validate", 0.1, "encoding source rows and decoding them again")
     some = open_source(training, min_rows=1).sample(settings.gate.sample_rows, read.seed, to_learn=False)
     rebuilt = model.reconstruct(some, seed=_another(settings.generate.seed))
     walk.tell("validate", 0.2, "comparing with the source")
@@ -301,14 +301,14 @@ def _account(walk: Walk) -> dict[str, str]:
     }
 
 
-def _utility(walk: Walk, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence | None":
+def _utility(walk: Walk, model: Model, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence | None":
     """What was measured to pick the dose, or is measured now where the number of rows was given."""
     if walk.settings.utility.target is None:
         return None
     if walk.settings.picks_dose:
         return walk.utility
     walk.tell("validate", 0.0, "learning the target from synthetic and from real rows")
-    return _measure_utility(walk, _load_model(walk), training, holdout)
+    return _measure_utility(walk, model, training, holdout)
 
 
 def _whole_set_of_parts(walk: Walk) -> list[Location]:

@@ -25,10 +25,10 @@ from vae_ops.settings import ReadSettings, RunSettings, TrainSettings
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
 from vae_ops.table import SourceLike, SourceTable, open_source, split_holdout
+from vae_ops.validation.evidence import UtilityEvidence, Validation
 
 if TYPE_CHECKING:
     from vae_ops.training import TrainingProgress
-    from vae_ops.validation.evidence import UtilityEvidence, Validation
 
 __all__ = [
     "Engine",
@@ -161,10 +161,8 @@ class Walk:
         return location.read_json()
 
     @property
-    def utility(self) -> "UtilityEvidence":
+    def utility(self) -> UtilityEvidence:
         """What synthetic rows are worth for learning the target."""
-        from vae_ops.validation.evidence import UtilityEvidence  # its package takes a second, for scikit-learn
-
         return UtilityEvidence.from_dict(self.read_json(self.run.utility, "train"))
 
     @property
@@ -240,7 +238,7 @@ def learn(
     return Learned(model, training, holdout, sampled=sample.num_rows < source.num_rows)
 
 
-def record_of(found: "Validation", page: Location) -> ValidateRecord:
+def record_of(found: Validation, page: Location) -> ValidateRecord:
     """What a validation tells its caller; all else is on the page."""
     return ValidateRecord(
         verdict=found.verdict,

@@ -5,7 +5,7 @@ import pytest
 from vae_ops.errors import SettingsError
 from vae_ops.settings import GateSettings
 from vae_ops.validation.evidence import Interval
-from vae_ops.validation.weighing import HEAVIEST, Weighed, weigh
+from vae_ops.validation.weighing import HEAVIEST, Weighed, weigh, widened
 
 SETTINGS = GateSettings(noise_multiple=4.0, borderline=1.5)
 
@@ -57,3 +57,9 @@ def test_off_switches_off_and_none_does_too() -> None:
         GateSettings.from_dict({"noise_multiple": "off"})
     with pytest.raises(SettingsError, match="expects float, got 'of'"):
         GateSettings.from_dict({"max_column_error_percent": "of"})
+
+
+def test_few_rows_widen_what_is_allowed_and_many_do_not() -> None:
+    assert widened(3.0, rows=500, enough=2_000) == pytest.approx(6.0)
+    assert widened(3.0, rows=2_000, enough=2_000) == widened(3.0, rows=10**6, enough=2_000) == 3.0
+    assert widened(3.0, rows=0, enough=4) == pytest.approx(6.0)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 __all__ = [
+    "MILDEST_FIRST",
     "AttackEvidence",
     "C2stEvidence",
     "ColumnEvidence",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Verdict = Literal["pass", "borderline", "fail"]
+MILDEST_FIRST: tuple[Verdict, ...] = ("pass", "borderline", "fail")
 
 
 @dataclass(frozen=True)

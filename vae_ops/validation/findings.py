@@ -11,8 +11,8 @@ from typing import TypeVar
 from vae_ops.settings import GateSettings
 from vae_ops.validation.columns import quoted
 from vae_ops.validation.comparison import Comparison, Figure
-from vae_ops.validation.evidence import Finding, Interval, Verdict
-from vae_ops.validation.weighing import Weighed, weigh
+from vae_ops.validation.evidence import MILDEST_FIRST, Finding, Interval, Verdict
+from vae_ops.validation.weighing import Weighed, digits, percent, weigh, widened
 
 __all__ = ["column_verdicts", "fidelity_findings"]
 
@@ -56,9 +56,11 @@ def fidelity_findings(found: Comparison, settings: GateSettings) -> list[Finding
 
 def column_verdicts(found: Comparison, settings: GateSettings) -> list[Verdict]:
     """What each column alone would decide, by its distribution and by its mean."""
-    order: tuple[Verdict, ...] = ("pass", "borderline", "fail")
     columns = zip(_weigh_columns(found, settings), _weigh_shifts(found, settings), strict=True)
-    return [max((weighed.verdict for weighed in both if weighed), key=order.index, default="pass") for both in columns]
+    return [
+        max((weighed.verdict for weighed in both if weighed), key=MILDEST_FIRST.index, default="pass")
+        for both in columns
+    ]
 
 
 # --- single columns ------------------------------------------------------------------------------------------------
@@ -71,8 +73,8 @@ def _shape(found: Comparison, settings: GateSettings) -> Finding | None:
     errors = {name: 100 * float(error) for name, error in zip(found.names, found.errors.shapes, strict=True)}
     worst = _heaviest(errors)
     sentence = (
-        f"The distributions of single columns are off by {_percent(weighed.value)} on average, {_against(weighed)}"
-        f"{_worst(f'{quoted(name)} ({_percent(errors[name])})' for name in worst)}."
+        f"The distributions of single columns are off by {percent(weighed.value)} on average, {_against(weighed)}"
+        f"{_worst(f'{quoted(name)} ({percent(errors[name])})' for name in worst)}."
     )
     return _finding("shape_error_percent", weighed, sentence, worst)
 
@@ -85,7 +87,7 @@ def _column(found: Comparison, settings: GateSettings) -> Finding | None:
     columns = _over(judged)
     worst = judged[columns[0]]
     sentence = (
-        f"The distribution of column {quoted(columns[0])} is off by {_percent(worst.value)}, {_against(worst)}"
+        f"The distribution of column {quoted(columns[0])} is off by {percent(worst.value)}, {_against(worst)}"
         f"{_besides(columns)}."
     )
     return _finding("column_error_percent", worst, sentence, columns)
@@ -134,9 +136,9 @@ def _trend(found: Comparison, settings: GateSettings, *, counting: bool) -> Find
     weighed = _weigh_percent(found.mean_trend(counting=counting), most, settings)
     worst = _heaviest(errors)
     which = "pairs of columns that depend on each other" if counting else "pairs of columns"
-    named = (f"{quoted(a)} with {quoted(b)} ({_percent(errors[a, b])})" for a, b in worst)
+    named = (f"{quoted(a)} with {quoted(b)} ({percent(errors[a, b])})" for a, b in worst)
     sentence = (
-        f"The dependence between {which} is off by {_percent(weighed.value)} on average over {len(errors):,} of them, "
+        f"The dependence between {which} is off by {percent(weighed.value)} on average over {len(errors):,} of them, "
         f"{_against(weighed)}{_worst(named)}."
     )
     return _finding("trend_error_percent" if counting else "pair_error_percent", weighed, sentence, _joined(worst))
@@ -147,7 +149,7 @@ def _dependence(found: Comparison, settings: GateSettings) -> Finding | None:
     if most is None or not found.pairs or found.rows < FEWEST_ROWS:
         return None
     # A column that is a function of another stays one only if there are rows enough to learn it from.
-    most = min(100.0, most * max(1.0, (TEACHING_ROWS / found.rows) ** 0.5))
+    most = min(100.0, widened(most, found.rows, TEACHING_ROWS))
     names = [(pair.first, pair.second) for pair in found.pairs]
     judged = {
         name: _weigh_percent(figure, most, settings) for name, figure in zip(names, found.dependences(), strict=True)
@@ -156,7 +158,7 @@ def _dependence(found: Comparison, settings: GateSettings) -> Finding | None:
     (first, second), worst = over[0], judged[over[0]]
     more = f", as are {len(over) - 1:,} other pairs" if len(over) > 1 and worst.verdict != "pass" else ""
     sentence = (
-        f"The dependence between {quoted(first)} and {quoted(second)} is off by {_percent(worst.value)} beyond what "
+        f"The dependence between {quoted(first)} and {quoted(second)} is off by {percent(worst.value)} beyond what "
         f"either column shows by itself, {_against(worst)}{more}."
     )
     return _finding("dependence_error_percent", worst, sentence, _joined(over[:NAMED]))
@@ -178,7 +180,7 @@ def _c2st(found: Comparison, settings: GateSettings) -> Finding | None:
     columns = tuple(name for name, loss in outcome.telling if loss > 0)
     sentence = (
         f"Boosted trees tell synthetic rows from held-out ones with an AUC of {outcome.auc:.2f} where 0.5 is chance, "
-        f"{_side(weighed)} the limit of {weighed.limit:.2f}{_given_away(found, columns)}."
+        f"{weighed.side} the limit of {weighed.limit:.2f}{_given_away(found, columns)}."
     )
     return _finding("c2st_auc", weighed, sentence, columns)
 
@@ -203,19 +205,7 @@ def _weigh_percent(figure: Figure, most: float, settings: GateSettings) -> Weigh
 
 def _finding(metric: str, weighed: Weighed, sentence: str, columns: Sequence[str]) -> Finding:
     named = _listed([quoted(name) for name in columns[:NAMED]]) if columns else "the worst columns"
-    return Finding(
-        metric,
-        "fidelity",
-        weighed.verdict,
-        weighed.value,
-        weighed.interval,
-        weighed.noise,
-        weighed.limit,
-        weighed.weight,
-        sentence,
-        "" if weighed.verdict == "pass" else _REMEDIES[metric].format(columns=named),
-        tuple(columns),
-    )
+    return weighed.finding(metric, "fidelity", sentence, _REMEDIES[metric].format(columns=named), tuple(columns))
 
 
 def _over(judged: Mapping[Name, Weighed]) -> list[Name]:
@@ -233,24 +223,8 @@ def _joined(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _against(weighed: Weighed, *, unit: str = " %") -> str:
-    limit, noise = (f"{_digits(number)}{unit}" for number in (weighed.limit, weighed.noise))
-    return f"{_side(weighed)} the limit of {limit} (chance alone: up to {noise})"
-
-
-def _side(weighed: Weighed) -> str:
-    if weighed.value <= weighed.limit:
-        return "within"
-    return "over, but for so few rows not provably over," if weighed.is_chance else "over"
-
-
-def _percent(value: float) -> str:
-    return f"{_digits(value)} %"
-
-
-def _digits(value: float) -> str:
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2g}" if value >= 0.01 else f"{value:.0g}" if value >= 0.001 else "0"
+    limit, noise = (f"{digits(number)}{unit}" for number in (weighed.limit, weighed.noise))
+    return f"{weighed.side} the limit of {limit} (chance alone: up to {noise})"
 
 
 def _worst(named: Iterable[str]) -> str:

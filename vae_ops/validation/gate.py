@@ -18,6 +18,7 @@ from vae_ops.validation.column_facts import describe_column
 from vae_ops.validation.columns import EncodedTable, NumberColumn, align_table, encode_tables, row_count, take_rows
 from vae_ops.validation.comparison import Comparison, compare_tables, trending_columns, unseen_rows
 from vae_ops.validation.evidence import (
+    MILDEST_FIRST,
     C2stEvidence,
     ColumnEvidence,
     Finding,
@@ -27,7 +28,6 @@ from vae_ops.validation.evidence import (
     TwoSidedEvidence,
     UtilityEvidence,
     Validation,
-    Verdict,
 )
 from vae_ops.validation.findings import column_verdicts, fidelity_findings
 from vae_ops.validation.two_sided import Reconstruction, compare_sides, measure_reconstruction
@@ -36,7 +36,6 @@ __all__ = ["judge"]
 
 JUDGED_CELLS = 6_000_000  # rows × columns of each side, so that 300 columns are judged on 20,000 rows
 FEWEST_ROWS = 1_000
-_ORDER: tuple[Verdict, ...] = ("fail", "borderline", "pass")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -198,10 +197,10 @@ def _weigh(
         *(privacy_findings(evidence.privacy, settings) if evidence.privacy else ()),
         *(utility_findings(utility, utility_settings) if utility else ()),
     ]
-    findings.sort(key=lambda finding: (_ORDER.index(finding.verdict), -finding.weight, finding.metric))
+    findings.sort(key=lambda finding: (-MILDEST_FIRST.index(finding.verdict), -finding.weight, finding.metric))
     leading = {(finding.verdict, finding.aspect): finding.metric for finding in reversed(findings)}
     return sorted(
-        findings, key=lambda f: (_ORDER.index(f.verdict), leading[f.verdict, f.aspect] != f.metric, -f.weight)
+        findings, key=lambda f: (-MILDEST_FIRST.index(f.verdict), leading[f.verdict, f.aspect] != f.metric, -f.weight)
     )
 
 
@@ -230,7 +229,7 @@ def _column_evidence(
                 **{field: getattr(facts, field) for field in facts.__dataclass_fields__},
             )
         )
-    return tuple(sorted(columns, key=lambda c: (_ORDER.index(c.verdict), -c.error_percent, c.column)))
+    return tuple(sorted(columns, key=lambda c: (-MILDEST_FIRST.index(c.verdict), -c.error_percent, c.column)))
 
 
 def _pair_evidence(found: Comparison) -> tuple[PairEvidence, ...]:

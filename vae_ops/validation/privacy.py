@@ -37,7 +37,7 @@ from vae_ops.validation.evidence import (
 )
 from vae_ops.validation.leaks import EXTREME, RARE_CATEGORY, find_leaks
 from vae_ops.validation.neighbours import NeighbourIndex, Places, measure_units, place_rows
-from vae_ops.validation.weighing import Weighed, weigh
+from vae_ops.validation.weighing import Weighed, percent, weigh, widened
 
 __all__ = ["measure_privacy", "privacy_findings"]
 
@@ -272,24 +272,6 @@ def privacy_findings(evidence: PrivacyEvidence, settings: GateSettings) -> list[
     return [finding for finding in judged if finding is not None]
 
 
-def _finding(
-    metric: str, weighed: Weighed, sentence: str, remedy: str = LESS_TRAINING, columns: tuple[str, ...] = ()
-) -> Finding:
-    return Finding(
-        metric=metric,
-        aspect="privacy",
-        verdict=weighed.verdict,
-        value=weighed.value,
-        interval=weighed.interval,
-        noise=weighed.noise,
-        limit=weighed.limit,
-        weight=weighed.weight,
-        sentence=sentence,
-        remedy="" if weighed.verdict == "pass" else remedy,
-        columns=columns,
-    )
-
-
 def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
     if settings.max_copy_excess_percent is None or evidence.sizes["copies_real_rows"] < FEWEST_COPIED:
         return None
@@ -299,7 +281,7 @@ def _copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding 
     weighed = weigh(value, interval, evidence.copy_noise_percent, settings.max_copy_excess_percent, settings)
     sentence = _shares_told("equal a training row in every column", shares, weighed)
     remedy = f"Do not publish these rows: the generator repeats its source. {LESS_TRAINING}"
-    return _finding("copy_excess_percent", weighed, sentence, remedy)
+    return weighed.finding("copy_excess_percent", "privacy", sentence, remedy)
 
 
 def _near_copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding | None:
@@ -312,7 +294,7 @@ def _near_copy_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Fin
     weighed = weigh(value, interval, evidence.near_copy_noise_percent, settings.max_near_copy_excess_percent, settings)
     sentence = _shares_told("lie ten times nearer to one training row than to any other", shares, weighed)
     remedy = f"Do not publish these rows: they are training rows, and a little noise hides nobody. {LESS_TRAINING}"
-    return _finding("near_copy_excess_percent", weighed, sentence, remedy)
+    return weighed.finding("near_copy_excess_percent", "privacy", sentence, remedy)
 
 
 def _excess(shares: tuple[float, float], rows: tuple[int, int]) -> tuple[float, Interval]:
@@ -325,8 +307,8 @@ def _excess(shares: tuple[float, float], rows: tuple[int, int]) -> tuple[float, 
 
 def _shares_told(what: str, shares: tuple[float, float], weighed: Weighed) -> str:
     return (
-        f"{_percent(shares[0])} of the synthetic rows {what}, against {_percent(shares[1])} of real rows: "
-        f"{_side(weighed)} the limit of {_percent(weighed.limit)} more (chance alone: up to {_percent(weighed.noise)})."
+        f"{percent(shares[0])} of the synthetic rows {what}, against {percent(shares[1])} of real rows: "
+        f"{weighed.side} the limit of {percent(weighed.limit)} more (chance alone: up to {percent(weighed.noise)})."
     )
 
 
@@ -336,29 +318,29 @@ def _dcr_finding(evidence: PrivacyEvidence, settings: GateSettings) -> Finding |
         return None
     weighed = weigh(share, evidence.dcr_interval, evidence.dcr_noise_percent, most, settings, perfect=50.0)
     sentence = (
-        f"{_percent(share)} of the synthetic rows lie nearer to a training row than to a held-out one, where 50 % is "
-        f"perfect: {_side(weighed)} the limit of {_percent(weighed.limit)}."
+        f"{percent(share)} of the synthetic rows lie nearer to a training row than to a held-out one, where 50 % is "
+        f"perfect: {weighed.side} the limit of {percent(weighed.limit)}."
     )
     if share < SUSPICIOUSLY_FAR:
         sentence += " They lie so near to the held-out rows that these may be among them."
-    return _finding("dcr_share_percent", weighed, sentence)
+    return weighed.finding("dcr_share_percent", "privacy", sentence, LESS_TRAINING)
 
 
 def _attack_finding(attack: AttackEvidence, settings: GateSettings) -> Finding | None:
     if settings.max_membership_auc is None:
         return None
     everybody = attack.group == "all rows"
-    looser = (1 if everybody else OUTLIERS_LOOSER) * max(1.0, (TELLING_ROWS / attack.rows) ** 0.5)
-    most = min(1.0, 0.5 + (settings.max_membership_auc - 0.5) * looser)
+    allowance = (settings.max_membership_auc - 0.5) * (1 if everybody else OUTLIERS_LOOSER)
+    most = min(1.0, 0.5 + widened(allowance, attack.rows, TELLING_ROWS))
     noise = min(1.0, 0.5 + SIGMAS * null_deviation(attack.rows, attack.rows_holdout))
     weighed = weigh(attack.auc, attack.interval, noise, most, settings, perfect=0.5, highest=1.0)
     sentence = (
         "An attacker who sees the synthetic rows tells training rows from others"
         f"{'' if everybody else ' among outliers'} with an AUC of {attack.auc:.2f} where 0.5 is chance: "
-        f"{_side(weighed)} the limit of {weighed.limit:.2f}."
+        f"{weighed.side} the limit of {weighed.limit:.2f}."
     )
     remedy = f"{LESS_TRAINING} Protecting more rare categories (train.rare_category_rows) helps outliers."
-    return _finding("membership_auc" if everybody else "membership_auc_outliers", weighed, sentence, remedy)
+    return weighed.finding("membership_auc" if everybody else "membership_auc_outliers", "privacy", sentence, remedy)
 
 
 def _leak_finding(count: LeakCount, leaks: Sequence[Leak], settings: GateSettings) -> Finding | None:
@@ -373,18 +355,8 @@ def _leak_finding(count: LeakCount, leaks: Sequence[Leak], settings: GateSetting
     named = ", ".join(map(quoted, columns))
     sentence = (
         f"{count.leaked:,} of {count.at_risk:,} {what} occur among the synthetic rows{named and ', in '}{named}: "
-        f"{_side(weighed)} the limit of {_percent(weighed.limit)} of them (chance alone: up to "
-        f"{_percent(weighed.noise)})."
+        f"{weighed.side} the limit of {percent(weighed.limit)} of them (chance alone: up to "
+        f"{percent(weighed.noise)})."
     )
     remedy = f"Protect {named}: raise train.rare_category_rows, or leave these columns out (read.exclude)."
-    return _finding(metric, weighed, sentence, remedy, columns)
-
-
-def _side(weighed: Weighed) -> str:
-    if weighed.value <= weighed.limit:
-        return "within"
-    return "over, but for so few rows not provably over," if weighed.verdict == "pass" else "over"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1f} %" if value >= 10 else f"{value:.2g} %"
+    return weighed.finding(metric, "privacy", sentence, remedy, columns)

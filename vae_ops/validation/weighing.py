@@ -4,12 +4,14 @@
 words.
 """
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 from vae_ops.settings import GateSettings
-from vae_ops.validation.evidence import Interval, Verdict
+from vae_ops.validation.evidence import Finding, Interval, Verdict
 
-__all__ = ["HEAVIEST", "Weighed", "weigh"]
+__all__ = ["HEAVIEST", "Weighed", "digits", "percent", "weigh", "widened"]
 
 HEAVIEST = 1000.0  # where nothing is allowed beyond chance, any excess is infinitely much, which JSON cannot say
 
@@ -56,6 +58,53 @@ class Weighed:
             return "pass"
         certain = self.interval is None or self.interval.low > self.limit
         return "fail" if certain and self.weight > self.borderline else "borderline"
+
+    @property
+    def side(self) -> str:
+        """On which side of the limit the value lies, for a sentence."""
+        if self.value <= self.limit:
+            return "within"
+        return "over, but for so few rows not provably over," if self.is_chance else "over"
+
+    def finding(
+        self,
+        metric: str,
+        aspect: Literal["fidelity", "privacy"],
+        sentence: str,
+        remedy: str,
+        columns: tuple[str, ...] = (),
+    ) -> Finding:
+        """The value as a finding; a pass needs no remedy."""
+        return Finding(
+            metric=metric,
+            aspect=aspect,
+            verdict=self.verdict,
+            value=self.value,
+            interval=self.interval,
+            noise=self.noise,
+            limit=self.limit,
+            weight=self.weight,
+            sentence=sentence,
+            remedy="" if self.verdict == "pass" else remedy,
+            columns=columns,
+        )
+
+
+def widened(allowance: float, rows: int, enough: int) -> float:
+    """What is allowed on so few rows: more by one over their root, below the number of rows that is enough."""
+    return allowance * max(1.0, math.sqrt(enough / max(rows, 1)))
+
+
+def percent(value: float) -> str:
+    """A percentage for a sentence."""
+    return f"{digits(value)} %"
+
+
+def digits(value: float) -> str:
+    """A number for a sentence, with as many digits as say something."""
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2g}" if value >= 0.01 else f"{value:.0g}" if value >= 0.001 else "0"
 
 
 def weigh(
