@@ -22,6 +22,7 @@ __all__ = [
     "GenerateSettings",
     "PublishSettings",
     "ReadSettings",
+    "RefreshSettings",
     "RunSettings",
     "TrainSettings",
     "UtilitySettings",
@@ -135,6 +136,9 @@ class ReadSettings(_Settings):
         max_training_rows: A larger table is trained on a fixed-seed sample of this many rows.
         holdout_fraction: Share of the sampled rows held out for the gate; early stop looks at half of them.
         seed: Decides the sample and the holdout.
+        synthetic: What happens to rows and files that are labelled synthetic: `refuse` the source, or `exclude` and
+            count them.
+        incremental: Learn only from files that the champion's lineage has not seen, beside a rehearsal of old rows.
     """
 
     exclude: tuple[str, ...] = ()
@@ -142,6 +146,8 @@ class ReadSettings(_Settings):
     max_training_rows: int = 500_000
     holdout_fraction: float = 0.1
     seed: int = 0
+    synthetic: Literal["refuse", "exclude"] = "refuse"
+    incremental: bool = False
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -186,6 +192,49 @@ class TrainSettings(_Settings):
         _check_range(self, "hidden_units", 1, 65_536)
         _check_range(self, "rare_category_rows", 1)
         _check_range(self, "threads", 1, 1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefreshSettings(_Settings):
+    """When a night goes on with the model it has, and when it trains.
+
+    A drift is a distance between 0 and 1 (total variation or Kolmogorov-Smirnov), and counts only beyond what chance
+    does to tables of these sizes.
+
+    Attributes:
+        mode: `auto` decides by drift; `reuse`, `refresh` and `retrain` are done whatever the drift, where they can be.
+        max_drift: Distance, beyond chance, up to which a column or pair of columns counts as unmoved.
+        retrain_drift: Distance, beyond chance, from which on a model is trained from nothing.
+        broken_null_share: Rise of a column's share of nulls, beyond chance, that no world but a broken upstream makes:
+            the night is stopped. None (or `off`) never stops one.
+        max_age_days: A model trained from nothing longer ago is not refreshed any more; None never.
+        max_refreshes: Refreshes in a row before a model is trained from nothing; None is any number.
+        steps_share: Optimiser steps of a refresh, as a share of those of a training from nothing.
+        rehearsal_rows: Rows of the past that are kept beside a model, to be rehearsed when it is refreshed; real rows,
+            so guard the store as you guard the source. 0 keeps none.
+        trial_rows: Rows that champion and challenger draw to be compared.
+    """
+
+    mode: Literal["auto", "reuse", "refresh", "retrain"] = "auto"
+    max_drift: float = 0.02
+    retrain_drift: float = 0.25
+    broken_null_share: float | None = 0.2
+    max_age_days: float | None = 30.0
+    max_refreshes: int | None = 14
+    steps_share: float = 0.15
+    rehearsal_rows: int = 20_000
+    trial_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        _check_range(self, "max_drift", 0.0, 1.0)
+        _check_range(self, "retrain_drift", self.max_drift, 1.0)
+        _check_range(self, "broken_null_share", 0.0, 1.0, above=True)
+        _check_range(self, "max_age_days", 0.0)
+        _check_range(self, "max_refreshes", 0)
+        _check_range(self, "steps_share", 0.0, 1.0, above=True)
+        _check_range(self, "rehearsal_rows", 0)
+        _check_range(self, "trial_rows", 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +407,7 @@ class RunSettings(_Settings):
     Attributes:
         read: How the source is read.
         train: How the model is trained.
+        refresh: When the model of an earlier night goes on.
         generate: How many rows are drawn.
         gate: What the gate lets through.
         utility: Which column the rows should help to learn.
@@ -366,6 +416,7 @@ class RunSettings(_Settings):
 
     read: ReadSettings = field(default_factory=ReadSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    refresh: RefreshSettings = field(default_factory=RefreshSettings)
     generate: GenerateSettings = field(default_factory=GenerateSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     utility: UtilitySettings = field(default_factory=UtilitySettings)

@@ -6,7 +6,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from vae_ops.validation.succession import RefreshEvidence
 
 __all__ = [
     "MILDEST_FIRST",
@@ -415,6 +418,7 @@ class Validation:
         seed: Decides every sample, fold and resample.
         provenance: Model version, run, settings and the like, name → text, for the report.
         history: Training curves: one record per evaluation.
+        refresh: Which model drew the rows, and why that one; None where no run drew them.
     """
 
     verdict: Verdict
@@ -429,6 +433,7 @@ class Validation:
     seed: int
     provenance: Mapping[str, str] = field(default_factory=dict)
     history: tuple[Mapping[str, float], ...] = ()
+    refresh: "RefreshEvidence | None" = None
 
     @property
     def metrics(self) -> dict[str, float]:
