@@ -14,6 +14,7 @@ arrived, where, and what to do next. The exit code of the command line hangs on 
     ├── BundleError              2   a saved model is missing, tampered with, or of a newer format
     ├── GateRefusedError         3   the validation gate said no; nothing was published
     ├── BusyError                1   another process is working on the very same run
+    ├── CannotRefreshError       1   a model cannot go on with these rows: train from nothing
     └── StepFailedError          1   a step that ran in its own process died without a result
 """
 
@@ -22,6 +23,7 @@ from typing import ClassVar
 __all__ = [
     "BundleError",
     "BusyError",
+    "CannotRefreshError",
     "ContentError",
     "GateRefusedError",
     "InputError",
@@ -87,6 +89,10 @@ class GateRefusedError(VaeOpsError):
 
 class BusyError(VaeOpsError):
     """Another process is working on the very same run."""
+
+
+class CannotRefreshError(VaeOpsError):
+    """A model cannot go on with these rows; the walk trains one from nothing instead."""
 
 
 class StepFailedError(VaeOpsError):

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "NOT_APPLICABLE",
+    "NO_VALUE",
+    "Carried",
     "Codes",
     "Encoding",
     "Fractions",
@@ -32,6 +34,10 @@ Fractions = NDArray[np.float32]
 
 # Stands where a token does not apply: no embedding, no loss, nothing sampled.
 NOT_APPLICABLE = -1
+
+# For each value of a token, the value of an earlier fit that it goes on from, or `NO_VALUE`.
+Carried = NDArray[np.int64]
+NO_VALUE = -1
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,10 @@ class Encoding(ABC):
             codes: What `encode` gives, or what the decoder sampled; they decide the result.
             first_row: Index of the first row in the whole synthetic table, for values that must not repeat.
         """
+
+    @abstractmethod
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """What each value of each token goes on from in an earlier fit of the same column and kind."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

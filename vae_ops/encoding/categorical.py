@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vae_ops.encoding.base import (
+    NO_VALUE,
     NOT_APPLICABLE,
+    Carried,
     Codes,
     Encoding,
     Token,
@@ -70,20 +72,21 @@ class CategoricalEncoding(Encoding):
         return unordered(-(-self.size // self.fine)), unordered(self.fine, parent=0)
 
     @classmethod
-    def fit(cls, field: pa.Field, array: pa.Array, *, rare_rows: int) -> Self:
+    def fit(cls, field: pa.Field, array: pa.Array, *, rare_rows: int, known: pa.Array | None = None) -> Self:
         """Fits on the training values.
 
         Args:
             field: The column's Arrow field.
             array: Training values, with at least one that is not null.
             rare_rows: Categories in fewer rows than this are protected.
+            known: Categories that an earlier fit kept; they are kept again, however rare they have become.
         """
         values = _plain(array)
-        counts = pc.value_counts(values.drop_null())
-        categories, rows = counts.field(0), counts.field(1).to_numpy(zero_copy_only=False)
-        order = np.argsort(-rows, kind="stable")[:_MAX_CATEGORIES]
-        kept = np.sort(order[rows[order] >= rare_rows])
         has_null = values.null_count > 0
+        categories, rows = _counted(values.drop_null(), known)
+        is_known = _are_among(categories, known)
+        order = np.argsort(-rows, kind="stable")[:_MAX_CATEGORIES]
+        kept = np.sort(order[(rows[order] >= rare_rows) | is_known[order]])
         protected = int(rows.sum() - rows[kept].sum())
         pseudonyms = categories.slice(0, 0)
         if protected > _NEGLIGIBLE_SHARE * rows.sum():
@@ -94,6 +97,26 @@ class CategoricalEncoding(Encoding):
         chosen = categories.take(pa.array(kept))
         chosen = chosen.take(pc.array_sort_indices(_sortable(chosen)))
         return cls(field, has_null=has_null, categories=chosen, protects=protected > 0, pseudonyms=pseudonyms)
+
+    def extended(self, array: pa.Array, *, rare_rows: int) -> Self:
+        """A later fit that keeps these categories and takes up new ones; itself where they do not fit one token."""
+        fitted = type(self).fit(self.field, array, rare_rows=rare_rows, known=self.categories)
+        return fitted if self.fine == fitted.fine == 1 else self
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Categories from themselves, null from null, protected from protected; of two tokens, equal vocabularies."""
+        if self.fine > 1:
+            return tuple(np.arange(token.size) for token in self.tokens)
+        carried = np.full(self.size, NO_VALUE, dtype=np.int64)
+        if self.has_null and earlier.has_null:
+            carried[0] = 0
+        if self.protects and earlier.protects:
+            carried[-1] = earlier.size - 1
+        index = pc.index_in(self.categories, value_set=earlier.categories).fill_null(-1).to_numpy(zero_copy_only=False)
+        begin = int(self.has_null)
+        own = carried[begin : begin + len(index)]
+        own[index >= 0] = index[index >= 0] + int(earlier.has_null)
+        return (carried,)
 
     def encode(self, array: pa.Array) -> Codes:
         """Codes of shape (n, 1 or 2); a category never seen counts as protected, or as the first where none is."""
@@ -146,6 +169,22 @@ class CategoricalEncoding(Encoding):
             protects=state["protects"],
             pseudonyms=array_from_text(state["pseudonyms"]),
         )
+
+
+def _counted(values: pa.Array, known: pa.Array | None) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Distinct values and their rows; known ones that are missing now stand at the end, with none."""
+    counts = pc.value_counts(values)
+    found, rows = counts.field(0), counts.field(1).to_numpy(zero_copy_only=False)
+    if known is None:
+        return found, rows
+    missing = known.filter(pc.invert(pc.is_in(known, value_set=found)))
+    return pa.concat_arrays([found, missing]), np.concatenate([rows, np.zeros(len(missing), dtype=np.int64)])
+
+
+def _are_among(categories: pa.Array, known: pa.Array | None) -> NDArray[np.bool_]:
+    if known is None:
+        return np.zeros(len(categories), dtype=bool)
+    return np.asarray(pc.is_in(categories, value_set=known).to_numpy(zero_copy_only=False), dtype=bool)
 
 
 def _plain(array: pa.Array) -> pa.Array:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Codes, Encoding
+from vae_ops.encoding.base import Carried, Codes, Encoding
 from vae_ops.encoding.lattice import from_numbers, to_numbers
 from vae_ops.encoding.pattern import StringPattern
 
@@ -65,6 +65,10 @@ class IdentifierEncoding(Encoding):
         )
         present = np.zeros(len(numbers), dtype=bool)
         return from_numbers(numbers, present, present, self.field.type)
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Nothing, as there are no tokens."""
+        return ()
 
     def state(self) -> dict[str, Any]:
         """The last integer, or the pattern."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Codes, Encoding, Token
+from vae_ops.encoding.base import NO_VALUE, Carried, Codes, Encoding, Token
 from vae_ops.encoding.lattice import from_numbers, relative_error, to_numbers
 from vae_ops.encoding.quantile import QuantileCoder
 
@@ -65,6 +65,17 @@ class NumericEncoding(Encoding):
         if self.coder is not None:
             numbers = self.coder.decode(np.maximum(flat - self._specials, 0), codes.fractions[:, 0])
         return from_numbers(numbers, null, nan, self.field.type)
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Null from null, NaN from NaN, numbers as the coder says."""
+        carried = np.full(self.tokens[0].size, NO_VALUE, dtype=np.int64)
+        if self.has_null and earlier.has_null:
+            carried[0] = 0
+        if self.has_nan and earlier.has_nan:
+            carried[self._specials - 1] = earlier._specials - 1
+        if self.coder is not None and earlier.coder is not None:
+            carried[self._specials :] = earlier._specials + self.coder.carried_from(earlier.coder)
+        return (carried,)
 
     def state(self) -> dict[str, Any]:
         """Flags, and the coder's state."""

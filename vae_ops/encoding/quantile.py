@@ -222,6 +222,20 @@ class QuantileCoder:
         done = (values.astype(np.uint64) - low.astype(np.uint64)) // step
         return np.asarray((done + 0.5) / np.maximum(steps, 1))
 
+    def carried_from(self, earlier: "QuantileCoder") -> NDArray[np.int64]:
+        """Which token of an earlier fit each token goes on from, shape (size,).
+
+        An exact value goes on from itself, or from whatever stood for it; a bin from the earlier bin of its rank.
+        """
+        exact = earlier.encode(self.exact)[0].astype(np.int64)
+        if not self.bins:
+            return exact
+        first = len(earlier.exact) if earlier.bins else 0
+        ranks = earlier.spans[first:].mean(axis=1)
+        order = np.argsort(ranks, kind="stable")
+        wanted = self.spans[len(self.exact) :].mean(axis=1)
+        return np.concatenate([exact, first + order[_nearest(ranks[order], wanted)]])
+
     def state(self) -> dict[str, Any]:
         """Everything needed to rebuild the coder: plain values and arrays."""
         grid = None if self.grid is None else {"decades": list(self.grid.decades), "decimals": list(self.grid.decimals)}
@@ -240,6 +254,12 @@ class QuantileCoder:
         grid = state["grid"]
         rebuilt = None if grid is None else DecimalGrid(tuple(grid["decades"]), tuple(grid["decimals"]))
         return cls(**{**state, "grid": rebuilt})
+
+
+def _nearest(ordered: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Index of the nearest of some sorted numbers."""
+    middles = (ordered[1:] + ordered[:-1]) / 2
+    return np.searchsorted(middles, wanted).astype(np.int64)
 
 
 def _stretch_ends(share: NDArray[Any], left: NDArray[np.int64], last: int) -> NDArray[np.float64]:

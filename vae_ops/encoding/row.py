@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding, Fractions, Token, Tokens
+from vae_ops.encoding.base import NOT_APPLICABLE, Carried, Codes, Encoding, Fractions, Token, Tokens
 from vae_ops.encoding.categorical import CategoricalEncoding
 from vae_ops.encoding.identifier import IdentifierEncoding
 from vae_ops.encoding.numeric import NumericEncoding
 from vae_ops.encoding.temporal import TemporalEncoding, has_calendar
 from vae_ops.encoding.trivial import ConstantEncoding, NullEncoding
-from vae_ops.errors import BundleError
+from vae_ops.errors import BundleError, CannotRefreshError
 from vae_ops.schema import SemanticType
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "WAVE_NUMBERS",
     "RowEncoding",
     "TokenLayout",
+    "extend_row_encoding",
     "fit_encoding",
     "fit_row_encoding",
 ]
@@ -197,6 +198,40 @@ def fit_row_encoding(table: pa.Table, semantic_types: Mapping[str, SemanticType]
         for field in table.schema
     )
     return RowEncoding(table.schema, encodings)
+
+
+def extend_row_encoding(
+    earlier: RowEncoding, table: pa.Table, semantic_types: Mapping[str, SemanticType], *, rare_rows: int
+) -> tuple[RowEncoding, tuple[Carried, ...]]:
+    """Fits the columns of an earlier encoding anew: new ranges and new categories, but the same tokens.
+
+    Args:
+        earlier: What the model to go on from was trained with.
+        table: Training rows of the same schema.
+        semantic_types: What each column meant then, by name.
+        rare_rows: Categories in fewer rows than this are protected, unless they are known already.
+
+    Returns:
+        The encodings, and for each token what its values go on from.
+
+    Raises:
+        CannotRefreshError: A column needs other tokens than before.
+    """
+    encodings: list[Encoding] = []
+    carried: list[Carried] = []
+    for field, known in zip(table.schema, earlier.encodings, strict=True):
+        array = _one_array(table[field.name])
+        if isinstance(known, CategoricalEncoding) and array.null_count < len(array):
+            fitted: Encoding = known.extended(array, rare_rows=rare_rows)
+        else:
+            fitted = fit_encoding(field, array, semantic_types[field.name], rare_rows=rare_rows)
+        if fitted.kind != known.kind:
+            raise CannotRefreshError(
+                f"Column {field.name!r} was learned as {known.kind}, and is {fitted.kind} now: train from nothing."
+            )
+        encodings.append(fitted)
+        carried += fitted.carried_from(known)
+    return RowEncoding(table.schema, tuple(encodings)), tuple(carried)
 
 
 def fit_encoding(field: pa.Field, array: pa.Array, semantic_type: SemanticType, *, rare_rows: int) -> Encoding:

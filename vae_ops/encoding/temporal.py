@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding, Token
+from vae_ops.encoding.base import NO_VALUE, NOT_APPLICABLE, Carried, Codes, Encoding, Token
 from vae_ops.encoding.lattice import from_numbers, to_numbers
 from vae_ops.encoding.quantile import QuantileCoder
 
@@ -102,6 +102,13 @@ class TemporalEncoding(Encoding):
         moved = np.where(moved < low, moved + 7, moved)
         moved = np.where(moved > high, moved - 7, moved)
         return np.clip(moved, low, high)
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Null from null, weekdays from themselves, days and times as their coders say."""
+        days = self.days.carried_from(earlier.days) + int(earlier.has_null)
+        if self.has_null:
+            days = np.concatenate([[0 if earlier.has_null else NO_VALUE], days])
+        return days, np.arange(7), self.times.carried_from(earlier.times)
 
     def state(self) -> dict[str, Any]:
         """The states of both coders, and the span."""

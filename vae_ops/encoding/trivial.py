@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops.encoding.base import Codes, Encoding, array_from_text, array_to_text, without_view
+from vae_ops.encoding.base import Carried, Codes, Encoding, array_from_text, array_to_text, without_view
 
 __all__ = ["ConstantEncoding", "NullEncoding"]
 
@@ -27,6 +27,10 @@ class NullEncoding(Encoding):
     def decode(self, codes: Codes, first_row: int) -> pa.Array:
         """Nulls of the column's type."""
         return pa.nulls(len(codes), self.field.type)
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Nothing, as there are no tokens."""
+        return ()
 
     def state(self) -> dict[str, Any]:
         """Nothing."""
@@ -62,6 +66,10 @@ class ConstantEncoding(Encoding):
         """The value, n times."""
         plain = self._value.cast(without_view(self.field.type))
         return plain.take(pa.array(np.zeros(len(codes), dtype=np.int64))).cast(self.field.type)
+
+    def carried_from(self, earlier: Self) -> tuple[Carried, ...]:
+        """Nothing, as there are no tokens."""
+        return ()
 
     def state(self) -> dict[str, Any]:
         """The value, as an Arrow record batch in base64: the one form that keeps every type exactly."""
