@@ -68,6 +68,7 @@ class SourceTable:
         uri: Where the source lies; None in memory.
         files: URIs of the files, in reading order; none in memory.
         excluded: Columns left out on request.
+        synthetic_rows: Rows left out because they are labelled synthetic.
     """
 
     def __init__(self, rows: _Rows, excluded: tuple[str, ...]) -> None:
@@ -78,6 +79,7 @@ class SourceTable:
         self.uri = rows.uri
         self.files = rows.files
         self.excluded = excluded
+        self.synthetic_rows = 0
         self._rows = rows
         self._fingerprint: str | None = None
 
