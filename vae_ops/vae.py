@@ -1,41 +1,35 @@
 """`TabularVAE`: fit, sample, encode, save and load, in one object.
 
-It joins the encodings, the network, training and sampling, and owns the format of a saved model (a bundle): JSON and
-safetensors only, every file hashed. A loaded model samples and encodes in NumPy; TensorFlow is imported to fit.
+It joins the encodings, the network, training and sampling, and knows what a saved model contains; how that lies on disk
+is the business of `bundle.py`. A loaded model samples and encodes in NumPy; TensorFlow is imported to fit.
 """
 
 import base64
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from vae_ops.encoding.base import Codes
-from vae_ops.encoding.row import RowEncoding, TokenLayout, fit_row_encoding
-from vae_ops.errors import BundleError, UsageError
+from vae_ops.bundle import Bundle
+from vae_ops.encoding.base import Carried, Codes
+from vae_ops.encoding.row import RowEncoding, TokenLayout, extend_row_encoding, fit_row_encoding
+from vae_ops.errors import BundleError, CannotRefreshError, UsageError, VaeOpsError
 from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
-from vae_ops.schema import infer_semantic_types
+from vae_ops.schema import SemanticType, infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
-from vae_ops.storage import locate
 from vae_ops.table import SourceLike, halve_holdout, open_source, split_holdout
-from vae_ops.training import TrainingData, TrainingProgress, TrainingResult, plan_training, train
+from vae_ops.training import TrainingData, TrainingPlan, TrainingProgress, TrainingResult, plan_training, train
+from vae_ops.warm_start import Placement, carry_weights
 
 if TYPE_CHECKING:
     from vae_ops.networks import NetworkSize, TabularNetwork
 
-__all__ = ["BUNDLE_FORMAT", "TabularVAE"]
+__all__ = ["TabularVAE"]
 
-BUNDLE_FORMAT = 1
-_MODEL, _WEIGHTS, _MANIFEST = "model.json", "weights.safetensors", "manifest.json"
 # The plan aims below the budget on two quiet cores; a machine twice as slow still finishes it, byte for byte.
 _CLOCK_LENIENCE = 1.5
 # Two rows in a hundred, at least two: a table of 20 rows has no category in five of them.
@@ -110,18 +104,56 @@ class TabularVAE:
     def fit_tables(self, training: pa.Table, holdout: pa.Table) -> Self:
         """Learns from training rows; of the holdout, early stop looks at one half, `halve_holdout(holdout)[0]`."""
         types = infer_semantic_types(training, self._read.semantic_types)
-        rare = min(self._settings.rare_category_rows, max(2, len(training) // _RARE_SHARE))
-        self._rows = fit_row_encoding(training, types, rare_rows=rare)
-        record: dict[str, Any] = {"steps": 0, "stopped_by": "plan", "history": [], "diagnosis": {}}
-        if len(self._rows.layout):
-            record = self._train(self._rows, training, holdout)
-        record["rows_trained"] = len(training)
-        record["semantic_types"] = {name: str(kind) for name, kind in types.items()}
-        self.training_record = record
-        self.version = hashlib.blake2b(b"".join(self._contents().values()), digest_size=16).hexdigest()
+        self._rows = fit_row_encoding(training, types, rare_rows=self._rare_rows(training))
+        return self._learn(types, training, holdout)
+
+    def refresh_tables(
+        self, training: pa.Table, holdout: pa.Table, *, champion: "TabularVAE", steps_share: float
+    ) -> Self:
+        """Goes on from an earlier model of the same columns: its weights, its categories and new ones, new ranges.
+
+        Args:
+            training: Rows of the champion's schema.
+            holdout: Rows that neither model was trained on.
+            champion: The model to go on from; it stays as it is.
+            steps_share: Optimiser steps, as a share of those of a training from nothing.
+
+        Raises:
+            CannotRefreshError: A column needs other tokens than before, or the widths of the network differ.
+        """
+        if not training.schema.equals(champion.schema):
+            raise CannotRefreshError("The columns or their types are not the earlier model's: train from nothing.")
+        known = champion.training_record["semantic_types"]
+        types = {name: SemanticType(kind) for name, kind in known.items()}
+        rare = self._rare_rows(training)
+        self._rows, carried = extend_row_encoding(champion._fitted(), training, types, rare_rows=rare)
+        self._learn(types, training, holdout, _WarmStart(champion, carried, steps_share))
         return self
 
-    def _train(self, rows: RowEncoding, training: pa.Table, holdout: pa.Table) -> dict[str, Any]:
+    def _rare_rows(self, training: pa.Table) -> int:
+        return min(self._settings.rare_category_rows, max(2, len(training) // _RARE_SHARE))
+
+    def _learn(
+        self,
+        types: Mapping[str, SemanticType],
+        training: pa.Table,
+        holdout: pa.Table,
+        start: "_WarmStart | None" = None,
+    ) -> Self:
+        record: dict[str, Any] = {"steps": 0, "stopped_by": "plan", "history": [], "diagnosis": {}}
+        rows = self._fitted()
+        if len(rows.layout):
+            record = self._train(rows, training, holdout, start)
+        record["rows_trained"] = len(training)
+        record["semantic_types"] = {name: str(kind) for name, kind in types.items()}
+        record["refreshed_from"] = start.champion.version if start else ""
+        self.training_record = record
+        self.version = self._bundle().version
+        return self
+
+    def _train(
+        self, rows: RowEncoding, training: pa.Table, holdout: pa.Table, start: "_WarmStart | None"
+    ) -> dict[str, Any]:
         from vae_ops.networks import TabularNetwork, use_threads
 
         settings, layout = self._settings, rows.layout
@@ -130,10 +162,11 @@ class TabularVAE:
         held = TrainingData.of(layout, rows.encode(halve_holdout(holdout)[0]))
         size = size_network(layout, settings)
         shares = _shares(layout, data.tokens)
-        network = TabularNetwork(
-            layout, size, shares=[_smoothed(share, len(training)) for share in shares], seed=settings.seed
-        )
+        smoothed = [_smoothed(share, len(training)) for share in shares]
+        network = TabularNetwork(layout, size, shares=smoothed, seed=settings.seed)
         plan = plan_training(layout, size, len(training), settings)
+        if start is not None:
+            plan = start.begin(network, plan, smoothed)
         limit = _CLOCK_LENIENCE * settings.time_budget_seconds if settings.steps is None else float("inf")
         result = train(network, data, held, plan, seed=settings.seed, limit_seconds=limit, progress=self._progress)
         self._keep(network, size, shares)
@@ -250,21 +283,18 @@ class TabularVAE:
             raise UsageError("This table has nothing to learn: all its columns are constant, null or identifiers.")
         return self._ready_sampler().posterior(self._fitted().encode(table))
 
-    def _contents(self) -> dict[str, bytes]:
+    def _bundle(self) -> Bundle:
         rows = self._fitted()
-        arrays = {f"network/{name}": np.ascontiguousarray(array) for name, array in self._arrays.items()}
-        state = _without_arrays(rows.state(), "encoding", arrays)
-        model = {
-            "format": BUNDLE_FORMAT,
-            "schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode("ascii"),
-            "settings": self._settings.to_dict(),
-            "read": self._read.to_dict(),
-            "encoding": state,
-            "network": self._facts,
-            "training": self.training_record,
-        }
-        text = json.dumps(model, indent=1, sort_keys=True, ensure_ascii=True)
-        return {_MODEL: text.encode("ascii"), _WEIGHTS: save_tensors(arrays)}
+        return Bundle.pack(
+            {
+                "schema": base64.b64encode(rows.schema.serialize().to_pybytes()).decode("ascii"),
+                "settings": self._settings.to_dict(),
+                "read": self._read.to_dict(),
+                "encoding": rows.state(),
+                "network": {**self._facts, "arrays": self._arrays},
+                "training": self.training_record,
+            }
+        )
 
     def save(self, directory: str | os.PathLike[str]) -> str:
         """Writes the model as a directory of JSON and safetensors, staged and then renamed.
@@ -275,29 +305,9 @@ class TabularVAE:
         Returns:
             The version: a digest of the content, equal for equal models.
         """
-        contents = self._contents()
-        hashes = {name: hashlib.blake2b(data, digest_size=32).hexdigest() for name, data in contents.items()}
-        manifest = {"format": BUNDLE_FORMAT, "version": self.version, "blake2b": hashes}
-        contents[_MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode("ascii")
-        location = locate(directory)
-        if not location.is_local:
-            # The manifest comes last: a bundle without one is not a bundle.
-            for name, data in contents.items():
-                location.child(name).write_atomic(data)
-            return self.version
-        target = Path(location.path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # One fixed name: what a killed process leaves behind is taken over by the next.
-        staged = target.with_name(f".{target.name}.staging")
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        try:
-            for name, data in contents.items():
-                (staged / name).write_bytes(data)
-            shutil.rmtree(target, ignore_errors=True)
-            staged.rename(target)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        bundle = self._bundle()
+        bundle.write(directory)
+        self.version = bundle.version
         return self.version
 
     @classmethod
@@ -305,21 +315,59 @@ class TabularVAE:
         """Reads a saved model; nothing in it is executed.
 
         Raises:
-            BundleError: Missing, incomplete, altered, or of a newer format.
+            BundleError: Missing, incomplete, altered, of a newer format, or not a model of this kind.
         """
-        contents = _checked_contents(directory)
-        model = json.loads(contents[_MODEL])
-        arrays = load_tensors(contents[_WEIGHTS])
-        settings = TrainSettings.from_dict(model["settings"])
-        loaded = cls(settings=settings, read=ReadSettings.from_dict(model["read"]))
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(model["schema"])))
-        loaded._rows = RowEncoding.from_state(schema, _with_arrays(model["encoding"], arrays))
-        prefix = "network/"
-        loaded._arrays = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-        loaded._facts = model["network"]
-        loaded.training_record = model["training"]
-        loaded.version = json.loads(contents[_MANIFEST])["version"]
+        bundle = Bundle.read(directory)
+        try:
+            loaded = cls._restored(bundle.unpack())
+        # What the files hold is what was saved, or somebody made them up: then anything may be missing or absurd.
+        except (VaeOpsError, pa.ArrowException, LookupError, ArithmeticError, TypeError, ValueError, AttributeError,
+                RecursionError, MemoryError) as error:  # fmt: skip
+            raise BundleError(
+                f"{os.fspath(directory)} is not a model that this version of vae-ops can use "
+                f"({type(error).__name__}: {error}); restore the model or train anew."
+            ) from error
+        loaded.version = bundle.version
         return loaded
+
+    @classmethod
+    def _restored(cls, tree: dict[str, Any]) -> Self:
+        settings, read = TrainSettings.from_dict(tree["settings"]), ReadSettings.from_dict(tree["read"])
+        loaded = cls(settings=settings, read=read)
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(tree["schema"])))
+        loaded._rows = RowEncoding.from_state(schema, tree["encoding"])
+        loaded._arrays = tree["network"].pop("arrays")
+        loaded._facts = tree["network"]
+        loaded.training_record = tree["training"]
+        return loaded
+
+
+@dataclass(frozen=True)
+class _WarmStart:
+    """The model to go on from.
+
+    Attributes:
+        champion: The model.
+        carried: For each token, which of the champion's values each value goes on from.
+        steps_share: Steps, as a share of those of a training from nothing.
+    """
+
+    champion: TabularVAE
+    carried: Sequence[Carried]
+    steps_share: float
+
+    def begin(
+        self, network: "TabularNetwork", plan: TrainingPlan, shares: Sequence[NDArray[np.float64]]
+    ) -> TrainingPlan:
+        """Gives a fresh network the champion's weights, and shortens the plan."""
+        groups = [(group.size, group.start, group.stop) for group in network.groups]
+        at = Placement(network.layout, network.token_order.tolist(), groups)
+        facts = self.champion._facts
+        earlier = Placement(
+            self.champion._fitted().layout, facts["token_order"], [tuple(group) for group in facts["groups"]]
+        )
+        network.assign(carry_weights(network.arrays(), at, self.champion._arrays, earlier, self.carried, shares))
+        return plan.shortened(self.steps_share)
 
 
 def size_network(layout: TokenLayout, settings: TrainSettings) -> "NetworkSize":
@@ -366,55 +414,3 @@ def _record_of(result: TrainingResult, rows: RowEncoding, size: "NetworkSize") -
     }
     record["tokens"] = len(rows.layout)
     return record
-
-
-def _without_arrays(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Plain JSON values, with every array moved to `arrays` and its key left in its place."""
-    if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
-        return {"array": path}
-    if isinstance(value, Mapping):
-        return {key: _without_arrays(one, f"{path}/{key}", arrays) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_arrays(one, f"{path}/{index}", arrays) for index, one in enumerate(value)]
-    return value
-
-
-def _with_arrays(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
-    if isinstance(value, Mapping):
-        if set(value) == {"array"}:
-            return arrays[value["array"]]
-        return {key: _with_arrays(one, arrays) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_with_arrays(one, arrays) for one in value]
-    return value
-
-
-def _checked_contents(directory: str | os.PathLike[str]) -> dict[str, bytes]:
-    location = locate(directory)
-    manifest_at = location.child(_MANIFEST)
-    if not manifest_at.exists():
-        raise BundleError(
-            f"{location.uri} holds no model of vae-ops ({_MANIFEST} is missing); give a model's directory."
-        )
-    contents = {_MANIFEST: manifest_at.read_bytes()}
-    try:
-        manifest = json.loads(contents[_MANIFEST])
-        version_of_format, hashes = int(manifest["format"]), dict(manifest["blake2b"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(
-            f"{manifest_at.uri} is not the manifest of a model; restore the model or train anew."
-        ) from error
-    if version_of_format > BUNDLE_FORMAT:
-        raise BundleError(
-            f"The model in {location.uri} has format {version_of_format}, newer than the {BUNDLE_FORMAT} that this "
-            "version of vae-ops reads; upgrade vae-ops."
-        )
-    for name in (_MODEL, _WEIGHTS):
-        child = location.child(name)
-        contents[name] = child.read_bytes() if child.exists() else b""
-        if hashlib.blake2b(contents[name], digest_size=32).hexdigest() != hashes.get(name):
-            raise BundleError(
-                f"{child.uri} is not what was saved (its hash is not the manifest's); restore the model or train anew."
-            )
-    return contents

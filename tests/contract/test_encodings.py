@@ -1,6 +1,5 @@
 """Every encoding through the same checks: whatever the Arrow type and the values, there and back."""
 
-import json
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import strategies
+from vae_ops.bundle import Bundle
 from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Encoding
 from vae_ops.encoding.row import ENCODINGS, TokenLayout, fit_encoding
 from vae_ops.schema import SemanticType, infer_semantic_types
@@ -24,11 +24,8 @@ def fitted(array: pa.Array, name: str = "x") -> Encoding:
 
 
 def saved_and_loaded(encoding: Encoding) -> Encoding:
-    from vae_ops.vae import _with_arrays, _without_arrays
-
-    arrays: dict[str, Any] = {}
-    text = json.dumps(_without_arrays(encoding.state(), "encoding", arrays))
-    return ENCODINGS[encoding.kind].from_state(encoding.field, _with_arrays(json.loads(text), arrays))
+    state = Bundle.pack({"state": encoding.state()}).unpack()["state"]
+    return ENCODINGS[encoding.kind].from_state(encoding.field, state)
 
 
 def check_codes(encoding: Encoding, codes: Codes, rows: int) -> None:

@@ -142,7 +142,7 @@ def test_an_altered_model_is_refused(fitted: TabularVAE, tmp_path: Path, name: s
 def test_a_model_of_a_newer_format_is_refused(fitted: TabularVAE, tmp_path: Path) -> None:
     fitted.save(tmp_path / "model")
     manifest = tmp_path / "model" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 3'))
     with pytest.raises(BundleError, match="newer"):
         TabularVAE.load(tmp_path / "model")
     with pytest.raises(BundleError, match="no model"):
