@@ -76,7 +76,8 @@ class Drift:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What moved, the worst first; empty where nothing did."""
-        moved = [part for part in (*self.columns, *self.pairs) if part.movement != "quiet"]
+        moved: list[ColumnDrift | PairDrift] = [*self.columns, *self.pairs]
+        moved = [part for part in moved if part.movement != "quiet"]
         moved.sort(key=lambda part: CALMEST_FIRST.index(part.movement), reverse=True)
         return tuple(part.sentence for part in moved)
 
