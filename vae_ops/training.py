@@ -7,7 +7,7 @@ TensorFlow's; the network (`networks.py`) is not tied to it.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +27,11 @@ _EVALUATIONS = 24
 _STEPS_PER_CALL = 25
 _SECONDS_PER_CALL = 0.5
 _AVERAGING = 0.998
-_KL_WARM_UP = 0.25
 # Evaluations without gain after which training is wound up.
 _PATIENCE = 5
 _ACTIVE_VARIANCE = 0.01
 _LEARNING_RATE = 4e-3
+_REFRESH_LEARNING_RATE = 2e-3
 _CLIP_NORM = 10.0
 _HOLDOUT_ROWS = 4096
 # Weights cut off at a high learning rate are noisy, so whatever ends training early lets the rate fall to zero first,
@@ -88,12 +88,20 @@ class TrainingPlan:
         batch_rows: Rows per step.
         steps_per_call: Steps between two looks at the clock.
         learning_rate: At the first step; it falls linearly to zero.
+        kl_warm_up: Share of the steps over which the weight of the KL rises from 0 to 1; 0 weighs it fully at once, as
+            for weights that have learned to use the latent already.
     """
 
     steps: int
     batch_rows: int
     steps_per_call: int = _STEPS_PER_CALL
     learning_rate: float = _LEARNING_RATE
+    kl_warm_up: float = 0.25
+
+    def shortened(self, share: float) -> "TrainingPlan":
+        """The plan of a refresh: fewer steps, at a gentler rate and the full KL, as weights have been learned already."""
+        steps = max(round(share * self.steps), 1)
+        return replace(self, steps=steps, learning_rate=_REFRESH_LEARNING_RATE, kl_warm_up=0.0)
 
 
 @dataclass(frozen=True)
@@ -306,7 +314,8 @@ class _Loop:
         import tensorflow as tf
 
         batch = (_wide(tf.gather(self._tokens, rows)), _wide(tf.gather(self._positions, rows)))
-        warm = tf.minimum(1.0, step / (_KL_WARM_UP * self._plan.steps))
+        rising = self._plan.kl_warm_up * self._plan.steps
+        warm = tf.minimum(1.0, step / rising) if rising else 1.0
         with tf.GradientTape() as tape:
             losses, kl = self._network(batch)
             reconstruction = tf.reduce_sum(tf.reduce_mean(losses, axis=1))
