@@ -28,7 +28,9 @@ __all__ = [
     "count_columns",
     "cramers_v",
     "dependence_error",
+    "dependences_of_counts",
     "discrete_codes",
+    "distances_of_counts",
     "ks_error",
     "mean_shift",
     "pair_trends",
@@ -108,13 +110,32 @@ def shape_distance(real: Counted, synthetic: Counted) -> float:
     between the two shares of rows at or below t, above t, null, or NaN.
     """
     left, right = (np.bincount(side.codes, minlength=side.size) for side in (real, synthetic))
-    rows = len(real.codes), len(synthetic.codes)
-    if not real.ordered:
-        return _variation(left, right)
-    below = np.cumsum(left[: real.ordered]) / rows[0] - np.cumsum(right[: real.ordered]) / rows[1]
-    absent = left[real.ordered :] / rows[0] - right[real.ordered :] / rows[1]
-    above = below[-1] - below
-    return float(np.abs(np.concatenate([below, above, absent])).max())
+    return float(distances_of_counts(left, right, real.ordered))
+
+
+def distances_of_counts(real: Codes, synthetic: Codes, ordered: int = 0) -> NDArray[np.float64]:
+    """`shape_distance` of many tables at once.
+
+    Args:
+        real: Rows by code, `(…, size)`.
+        synthetic: The same of the other side.
+        ordered: The first so many codes stand for present values in rising order; 0 for categories.
+
+    Returns:
+        float64 `(…)`, from 0 to 1.
+    """
+    difference = _shares(real) - _shares(synthetic)
+    if not ordered:
+        return np.asarray(np.abs(difference).sum(axis=-1) / 2)
+    below = np.cumsum(difference[..., :ordered], axis=-1)
+    above = below[..., -1:] - below
+    apart = np.concatenate([below, above, difference[..., ordered:]], axis=-1)
+    return np.asarray(np.abs(apart).max(axis=-1))
+
+
+def _shares(counts: Codes) -> NDArray[np.float64]:
+    shares: NDArray[np.float64] = counts / counts.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def _variation(left: Codes, right: Codes) -> float:
@@ -304,10 +325,23 @@ def dependence_error(first: tuple[Counted, Counted], second: tuple[Counted, Coun
         A distance from 0 to 1; symmetric.
     """
     codes = [(sides[0].codes, sides[1].codes, sides[0].size) for sides in (first, second)]
-    real, synthetic = _contingency(*codes)
-    difference = real / real.sum() - synthetic / synthetic.sum()
-    margins = [float(np.abs(difference.sum(axis=axis)).sum()) for axis in (0, 1)]
-    return max(0.0, float(np.abs(difference).sum()) - max(margins)) / 2
+    return float(dependences_of_counts(*_contingency(*codes)))
+
+
+def dependences_of_counts(real: Codes, synthetic: Codes) -> NDArray[np.float64]:
+    """`dependence_error` of many contingency tables at once.
+
+    Args:
+        real: Rows by code of the first and of the second column, `(…, first, second)`.
+        synthetic: The same of the other side.
+
+    Returns:
+        float64 `(…)`, from 0 to 1.
+    """
+    difference = real / real.sum(axis=(-2, -1), keepdims=True) - synthetic / synthetic.sum(axis=(-2, -1), keepdims=True)
+    margins = [np.abs(difference.sum(axis=axis)).sum(axis=-1) for axis in (-2, -1)]
+    beyond: NDArray[np.float64] = np.abs(difference).sum(axis=(-2, -1)) - np.maximum(*margins)
+    return np.maximum(beyond, 0.0) / 2
 
 
 def correlation_matrix(columns: Sequence[NumberColumn]) -> NDArray[np.float64]:

@@ -17,7 +17,16 @@ from vae_ops.validation.columns import CategoryColumn, Column, EncodedTable, Num
 from vae_ops.validation.evidence import Interval
 from vae_ops.validation.fidelity import discrete_codes
 
-__all__ = ["FEWEST_ITERATIONS", "MAX_CELLS", "C2stResult", "auc_interval", "auc_standard_error", "c2st"]
+__all__ = [
+    "FEWEST_ITERATIONS",
+    "MAX_CELLS",
+    "C2stResult",
+    "C2stScores",
+    "auc_interval",
+    "auc_standard_error",
+    "c2st",
+    "c2st_scores",
+]
 
 MAX_CELLS = 600_000  # rows × columns of both sides, about five seconds on one core
 MIN_ROWS = 1_000  # a wide table gives up columns before it gives up these rows
@@ -71,25 +80,61 @@ def c2st(
         max_cells: Most rows × columns to look at, of both sides together.
         max_iterations: Most boosting rounds.
     """
-    generator = np.random.default_rng(seed)
-    rows, names = _size(real, synthetic, generator, max_cells)
-    if rows < FOLDS or not names:
-        return C2stResult(0.5, Interval(0.0, 1.0), 0.5, rows, len(names), ())
-    sides = [take_rows({n: t[n] for n in names}, _sample(row_count(t), rows, generator)) for t in (real, synthetic)]
-    features, categorical = _features(sides[0], sides[1])
-    labels = np.repeat([0, 1], rows)
-    # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
-    with threadpool_limits(1):
-        scores, losses = _cross_validate(features, labels, categorical, seed, max_iterations)
-    telling = sorted(zip(names, losses, strict=True), key=lambda pair: -pair[1]) if losses else []
+    scored = c2st_scores(real, synthetic, seed=seed, max_cells=max_cells, max_iterations=max_iterations)
+    rows = len(scored.real)
+    if not rows:
+        return C2stResult(0.5, Interval(0.0, 1.0), 0.5, _size(real, synthetic, max_cells)[0], len(scored.names), ())
+    losses = zip(scored.names, scored.losses, strict=True) if scored.losses else ()
     return C2stResult(
-        auc=float(roc_auc_score(labels, scores)),
-        interval=auc_interval(scores[:rows], scores[rows:], seed=seed),
+        auc=float(roc_auc_score(np.repeat([0, 1], rows), np.concatenate([scored.real, scored.synthetic]))),
+        interval=auc_interval(scored.real, scored.synthetic, seed=seed),
         standard_error=auc_standard_error(0.5, rows, rows),
         rows=rows,
-        columns=len(names),
-        telling=tuple(telling[:TELLING_COLUMNS]),
+        columns=len(scored.names),
+        telling=tuple(sorted(losses, key=lambda pair: -pair[1])[:TELLING_COLUMNS]),
     )
+
+
+@dataclass(frozen=True)
+class C2stScores:
+    """How synthetic each row looks to trees that were fitted without it.
+
+    Attributes:
+        real: float64 `(rows,)`, from 0 to 1; empty where there are too few rows.
+        synthetic: The same of as many synthetic rows.
+        names: Columns used.
+        losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance.
+    """
+
+    real: NDArray[np.float64]
+    synthetic: NDArray[np.float64]
+    names: tuple[str, ...]
+    losses: tuple[float, ...]
+
+
+def c2st_scores(
+    real: EncodedTable,
+    synthetic: EncodedTable,
+    *,
+    seed: int = 0,
+    max_cells: int = MAX_CELLS,
+    max_iterations: int = MAX_ITERATIONS,
+) -> C2stScores:
+    """Scores that `c2st` makes its AUC of; arguments as there.
+
+    Against tables of equally many synthetic rows and one seed, the same real rows are scored in the same folds.
+    """
+    rows, most = _size(real, synthetic, max_cells)
+    generator = np.random.default_rng(seed)
+    names = [list(real)[index] for index in _sample(len(real), most, generator)]
+    if rows < FOLDS or not names:
+        return C2stScores(np.empty(0), np.empty(0), tuple(names), ())
+    sides = [take_rows({n: t[n] for n in names}, _sample(row_count(t), rows, generator)) for t in (real, synthetic)]
+    features, categorical = _features(sides[0], sides[1])
+    # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
+    with threadpool_limits(1):
+        scores, losses = _cross_validate(features, np.repeat([0, 1], rows), categorical, seed, max_iterations)
+    return C2stScores(scores[:rows], scores[rows:], tuple(names), tuple(losses))
 
 
 def _cross_validate(
@@ -138,16 +183,12 @@ def auc_standard_error(auc: float, first: int, second: int) -> float:
     return float(np.sqrt(max(variance, 0.0) / (first * second)))
 
 
-def _size(
-    real: EncodedTable, synthetic: EncodedTable, generator: np.random.Generator, max_cells: int
-) -> tuple[int, list[str]]:
-    """Rows of each side and columns that keep one fit within `max_cells`."""
-    names = list(real)
+def _size(real: EncodedTable, synthetic: EncodedTable, max_cells: int) -> tuple[int, int]:
+    """Rows of each side and the most columns that keep one fit within `max_cells`."""
     available = min(row_count(real), row_count(synthetic))
-    affordable = max(MIN_ROWS, max_cells // (2 * max(len(names), 1)))
+    affordable = max(MIN_ROWS, max_cells // (2 * max(len(real), 1)))
     rows = min(available, affordable)
-    most = max_cells // (2 * max(rows, 1))
-    return rows, [names[index] for index in _sample(len(names), most, generator)]
+    return rows, max_cells // (2 * max(rows, 1))
 
 
 def _sample(available: int, most: int, generator: np.random.Generator) -> NDArray[np.int64]:

@@ -21,18 +21,33 @@ class TrialMetric:
         metric: Its name, as in `Finding`.
         champion: Of rows drawn from the champion.
         challenger: Of as many rows drawn from the challenger.
-        difference: Interval of challenger minus champion; above 0 throughout, the challenger is worse.
+        difference: Interval of challenger minus champion; with 95 % confidence those of all metrics hold at once.
+        margin: By how much the challenger may be worse, because nobody would notice.
+        columns: The columns it speaks of, where it does not speak of all.
     """
 
     metric: str
     champion: float
     challenger: float
     difference: Interval
+    margin: float = 0.0
+    columns: tuple[str, ...] = ()
 
     @property
     def is_worse(self) -> bool:
-        """Whether the challenger is worse beyond chance."""
-        return self.difference.low > 0
+        """Whether the challenger is worse beyond chance, and by more than nobody would notice."""
+        return self.difference.low > self.margin
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the challenger is better beyond chance."""
+        return self.difference.high < 0
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the record from plain JSON values, as `asdict` and JSON leave them."""
+        read = {"difference": Interval(**values["difference"]), "columns": tuple(values.get("columns", ()))}
+        return cls(**{**values, **read})
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,9 @@ class Trial:
     """Champion against challenger on the same holdout.
 
     Attributes:
-        challenger_wins: Whether the challenger is not worse in anything.
+        challenger_wins: Whether the challenger is worse in nothing, so that it takes over.
         sentence: Why, for a person.
-        metrics: What was compared.
+        metrics: What was compared, in the order in which a validation looks at it.
         rows: Rows that each of them drew.
         rows_real: Real rows they were compared with.
     """
@@ -56,8 +71,7 @@ class Trial:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Builds the record from plain JSON values, as `asdict` and JSON leave them."""
-        metrics = tuple(TrialMetric(**{**m, "difference": Interval(**m["difference"])}) for m in values["metrics"])
-        return cls(**{**values, "metrics": metrics})
+        return cls(**{**values, "metrics": tuple(map(TrialMetric.from_dict, values["metrics"]))})
 
 
 @dataclass(frozen=True)
