@@ -25,17 +25,19 @@ _MOST_CLASSES = 20
 log = logging.getLogger(__name__)
 
 
-def _holdout(num_rows: int, read: dict[str, Any]) -> Any:
+def _holdout(real: Any, read: dict[str, Any]) -> Any:
     """Positions of the source rows that the generator never learned from, chosen the way its train step chose them."""
+    import numpy as np
     import pyarrow as pa
 
+    from vae_ops.holdout import held_out_rows
     from vae_ops.settings import ReadSettings
-    from vae_ops.table import open_source, split_holdout
+    from vae_ops.table import open_source
 
-    settings = ReadSettings.from_dict({**read, "exclude": []})
-    positions = open_source(pa.table({"position": pa.array(range(num_rows))}))
-    sample = positions.sample(settings.max_training_rows, settings.seed)
-    return split_holdout(sample, settings.holdout_fraction, settings.seed)[1].column("position").to_numpy()
+    settings = ReadSettings.from_dict(read)
+    positions = open_source(pa.table({"position": np.arange(real.num_rows)}))
+    sampled = positions.sample(settings.max_training_rows, settings.seed).column("position").to_numpy()
+    return sampled[held_out_rows(real.take(sampled), settings.holdout_fraction, settings.seed)]
 
 
 def _numbers(column: Any) -> Any:
@@ -94,7 +96,8 @@ def fit_and_score(snapshot_path: str, with_synthetic: bool) -> dict[str, Any]:
     manifest = Output.manifest(locate(snapshot_path)).read_json()
     synthetic = rows.column(SYNTHETIC_COLUMN).to_numpy()
     real_at = np.flatnonzero(~synthetic)
-    test_at = real_at[_holdout(len(real_at), manifest["settings"]["read"])]
+    real = rows.take(real_at).drop_columns([SYNTHETIC_COLUMN])
+    test_at = real_at[_holdout(real, manifest["settings"]["read"])]
     train_at = np.setdiff1d(np.arange(len(rows)) if with_synthetic else real_at, test_at)
 
     target = get_current_context()["params"]["target"] or source.schema.names[-2]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from vae_ops.errors import BundleError, OutputError
+from vae_ops.holdout import split_holdout
 from vae_ops.profiling import profile_source
 from vae_ops.progress import Progress, Report, silent
 from vae_ops.publishing import Provenance, verify_part, write_parts
@@ -21,7 +22,7 @@ from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import replacing
-from vae_ops.table import SYNTHETIC_COLUMN, open_source, split_holdout
+from vae_ops.table import SYNTHETIC_COLUMN, open_source
 from vae_ops.walk import Engine, default_engine, learn, path_of, record_of, training_listener
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """A table in: its schema, its rows in bounded memory, a fixed-seed sample, a digest, and what makes it unfit.
 
 `open_source` reads footers only and refuses what cannot be learned. `parquet_files.py` finds and reads the files behind
-a path; what the columns mean is decided by `schema.py`, what their values look like by `profiling.py`.
+a path, `holdout.py` holds rows back; what the columns mean is decided by `schema.py`, what their values look like by
+`profiling.py`.
 """
 
 import difflib
@@ -33,9 +34,7 @@ __all__ = [
     "check_not_all_null",
     "check_values",
     "filter_rows",
-    "halve_holdout",
     "open_source",
-    "split_holdout",
 ]
 
 SourceLike: TypeAlias = "str | PathLike[str] | pa.Table | ds.Dataset | pd.DataFrame"
@@ -162,32 +161,6 @@ def open_source(
             f"Expected at least {min_rows} rows, but {where} has {table.num_rows}; point at a fuller table."
         )
     return table
-
-
-def split_holdout(table: pa.Table, fraction: float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Splits rows at random; both parts keep source order.
-
-    Args:
-        table: At least one row; two or more leave both parts with a row.
-        fraction: Share of the rows that goes to the holdout.
-        seed: Decides the rows.
-
-    Returns:
-        The training rows and the holdout.
-    """
-    held = min(max(round(table.num_rows * fraction), 1), table.num_rows - 1)
-    mask = np.zeros(table.num_rows, dtype=np.bool_)
-    mask[np.random.default_rng(seed).permutation(table.num_rows)[:held]] = True
-    return filter_rows(table, ~mask), filter_rows(table, mask)
-
-
-def halve_holdout(holdout: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Splits a holdout into the rows that early stop looks at and those that never reach the generator.
-
-    Every other row, because a source is often sorted by time or by class.
-    """
-    even = np.arange(holdout.num_rows) % 2 == 0
-    return filter_rows(holdout, even), filter_rows(holdout, ~even)
 
 
 def filter_rows(rows: Any, mask: npt.NDArray[np.bool_]) -> Any:

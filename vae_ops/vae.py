@@ -18,10 +18,11 @@ from vae_ops.bundle import Bundle
 from vae_ops.encoding.base import Carried, Codes
 from vae_ops.encoding.row import RowEncoding, TokenLayout, extend_row_encoding, fit_row_encoding
 from vae_ops.errors import BundleError, CannotRefreshError, UsageError, VaeOpsError
+from vae_ops.holdout import halve_holdout, split_holdout
 from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
 from vae_ops.schema import SemanticType, infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
-from vae_ops.table import SourceLike, halve_holdout, open_source, split_holdout
+from vae_ops.table import SourceLike, open_source
 from vae_ops.training import TrainingData, TrainingPlan, TrainingProgress, TrainingResult, plan_training, train
 from vae_ops.warm_start import Placement, carry_weights
 

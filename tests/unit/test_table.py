@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from tests.strategies import NASTY_NAMES, SCALAR_TYPES, arrays, exact, tables
 from vae_ops.errors import ContentError, InputError, SchemaError, SourceError, VaeOpsError
+from vae_ops.holdout import split_holdout
 from vae_ops.storage import locate
-from vae_ops.table import check_values, filter_rows, open_source, split_holdout
+from vae_ops.table import check_values, filter_rows, open_source
 
 PLAIN = pa.table({"a": [1, 2, 3], "b": ["x", "y", None]})
 NESTED = {
@@ -447,18 +448,6 @@ def test_sample_is_uniform(size: int) -> None:
         counts[source.sample(size, seed)["i"].to_numpy()] += 1
     share = size / 30
     assert np.abs(counts - 1500 * share).max() < 4.5 * np.sqrt(1500 * share * (1 - share))
-
-
-def test_holdout_is_the_share_asked_for_in_source_order() -> None:
-    table = pa.table({"i": range(1000)})
-    training, holdout = split_holdout(table, 0.1, 5)
-    assert holdout.num_rows == 100
-    assert sorted(training["i"].to_pylist() + holdout["i"].to_pylist()) == list(range(1000))
-    assert holdout["i"].to_pylist() == sorted(holdout["i"].to_pylist())
-    assert split_holdout(table, 0.1, 5)[1] == holdout
-    assert split_holdout(table, 0.1, 6)[1] != holdout
-    assert [part.num_rows for part in split_holdout(table.slice(0, 2), 0.5, 0)] == [1, 1]
-    assert [part.num_rows for part in split_holdout(table.slice(0, 1), 0.5, 0)] == [1, 0]
 
 
 def test_streaming_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
+from vae_ops.content_hash import mix_hashes
 from vae_ops.validation.columns import CategoryColumn, EncodedTable, NumberColumn
-from vae_ops.validation.row_hashes import are_among, mix_hashes
+from vae_ops.validation.row_hashes import are_among
 
 __all__ = ["NeighbourIndex", "Places", "Units", "measure_units", "nearest", "place_rows"]
 

@@ -1,6 +1,6 @@
 """One number per row, equal where rows are equal: how exact copies are found among millions of rows.
 
-`closeness.py` counts copies of table rows with it, `neighbours.py` groups equal points.
+`closeness.py` counts copies of table rows with it. Numbers that outlive the process come from `content_hash.py`.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from vae_ops.content_hash import mix_hashes
 from vae_ops.validation.columns import joint_codes
 
-__all__ = ["are_among", "mix_hashes", "row_hashes"]
+__all__ = ["are_among", "row_hashes"]
 
 
 def row_hashes(tables: Sequence[pa.Table], columns: Sequence[str]) -> list[NDArray[np.uint64]]:
@@ -28,14 +29,6 @@ def row_hashes(tables: Sequence[pa.Table], columns: Sequence[str]) -> list[NDArr
         codes, _ = joint_codes([table.column(name) for table in tables])
         hashes = [mix_hashes(state, code.astype(np.uint64)) for state, code in zip(hashes, codes, strict=True)]
     return hashes
-
-
-def mix_hashes(state: NDArray[np.uint64], code: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea and Flood, OOPSLA 2014) per column; a bijection of `state` for each code."""
-    mixed = state * np.uint64(0x9E3779B97F4A7C15) + code + np.uint64(1)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
 
 
 def are_among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
