@@ -1,0 +1,128 @@
+"""The faults of a local disk: which there are, and at which points of which step each is tried.
+
+The points are those that an undisturbed walk comes by, so that a step that touches more files is tried in more places.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from tests.system.faults.night import BEFORE, STEPS, Case, Stage, before
+from tests.system.faults.places import EMPTY, LocalDisk
+from tests.system.faults.points import MODIFYING
+
+__all__ = ["local_cases"]
+
+_YEARS = 10 * 365 * 86_400.0
+_JUMPS = (_YEARS, -_YEARS, 2 * 86_400.0, -3_600.0)
+_SMALL_DISK = 8 * 2**20
+_ERRORS = {
+    "input/output error": None,
+    "no permission": MODIFYING,
+    "full disk": MODIFYING - {"remove", "remove directory", "sync"},
+    "read-only disk": MODIFYING,
+}
+
+Walked = tuple[str, tuple[str, ...]]
+PointOf = Mapping[str, Any]
+
+
+def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
+    """Every case of a local disk."""
+    walks: list[Walked] = [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]
+    points = {walked: stage.points_of(*walked) for walked in walks}
+    for walked in walks:
+        yield from _kills(walked, points[walked])
+        yield from _errors(walked, points[walked])
+        yield from _vanishing(walked, points[walked], disk)
+        yield from _jumps(walked, points[walked])
+        yield from _torn_files(walked, stage, disk)
+    first: Walked = EMPTY, ("augment",)
+    yield from _kills(first, stage.points_of(*first))
+    if disk.can_mount():
+        for walked in walks:
+            yield from _small_disks(walked, disk)
+
+
+def _at(kind: str, walked: Walked, point: PointOf, **more: Any) -> Case:
+    fault = {"act": kind, "point": point, **more.pop("fault", {})}
+    where = f"{point['step']}: {point['operation']} {point['role']}, {point['occurrence']}"
+    return Case(more.pop("label", kind), *walked, where, fault, **more)
+
+
+def _ends_of_groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first and the last touch of each name."""
+    first: dict[tuple[str, str, str], dict[str, Any]] = {}
+    last: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for point in points:
+        name = point["step"], point["operation"], point["role"]
+        first.setdefault(name, point)
+        last[name] = point
+    return [*first.values(), *(point for name, point in last.items() if point != first[name])]
+
+
+def _kills(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
+    return (_at("kill", walked, point) for point in _ends_of_groups(points))
+
+
+def _errors(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
+    for kind, operations in _ERRORS.items():
+        for point in points:
+            is_hit = operations is None or point["operation"] in operations
+            if point["occurrence"] == 1 and is_hit and not point["role"].startswith("SOURCE"):
+                yield _at(kind, walked, point)
+
+
+def _vanishing(walked: Walked, points: list[dict[str, Any]], disk: LocalDisk) -> Iterator[Case]:
+    @contextlib.contextmanager
+    def absence(*, lost: bool) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            disk.bring_back(lost=lost)
+
+    in_store = [point for point in points if point["occurrence"] == 1 and point["role"].startswith("STORE/")]
+    for number, point in enumerate(in_store):
+        lost = number % 2 == 1
+        label = "store is lost" if lost else "store vanishes for a while"
+        aside = {"aside": disk.aside}
+        trouble = partial(absence, lost=lost)
+        yield _at("store vanishes", walked, point, label=label, fault=aside, trouble=trouble, loses_store=lost)
+
+
+def _jumps(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
+    seen: set[str] = set()
+    for point in points:
+        if point["step"] not in seen:
+            seen.add(point["step"])
+            for seconds in _JUMPS:
+                yield _at("clock jumps", walked, point, fault={"seconds": seconds}, harmless=True)
+
+
+def _torn_files(walked: Walked, stage: Stage, disk: LocalDisk) -> Iterator[Case]:
+    """No file may grow beyond the size of each file that the walk writes, so that each is once the first to be torn."""
+    stage.points_of(*walked)
+    sizes = {path.stat().st_size for path in disk.disk.rglob("*") if path.is_file()}
+    state, steps = walked
+    for size in sorted({1, 100, *sizes}):
+        for deadly, kind in ((True, "killed within a write"), (False, "write cut short")):
+            where = f"{steps[0]}: files of at most {size - 1} bytes"
+            yield Case(kind, state, steps, where, {"file_bytes": size - 1, "deadly": deadly})
+
+
+def _small_disks(walked: Walked, disk: LocalDisk) -> Iterator[Case]:
+    @contextlib.contextmanager
+    def nearly_full(free: int) -> Iterator[None]:
+        disk.fill(free)
+        try:
+            yield
+        finally:
+            disk.empty()
+
+    page = os.sysconf("SC_PAGESIZE")
+    state, steps = walked
+    for pages in (*range(0, 48, 3), *range(48, 240, 16)):
+        where = f"{steps[0]}: {pages * page // 1024} KiB left"
+        yield Case("disk fills up", state, steps, where, trouble=partial(nearly_full, pages * page))
