@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
+from vae_ops.holdout import halve_holdout
 from vae_ops.schema import SemanticType
 from vae_ops.settings import UtilitySettings
-from vae_ops.holdout import halve_holdout
 from vae_ops.validation.columns import CategoryColumn, NumberColumn, align_table, encode_tables, quoted
 from vae_ops.validation.evidence import DoseCurve, DosePoint, Finding, Interval, UtilityEvidence
 from vae_ops.validation.scores import average_precision, macro_auc, r_squared, resampling_weights, weighted_auc
