@@ -56,6 +56,11 @@ _time_budget = click.option(
 _target = click.option(
     "--target", metavar="COLUMN", help="Column that the rows should help to learn: measures utility and the dose curve."
 )
+_refresh = click.option(
+    "--refresh",
+    type=click.Choice(["auto", "reuse", "refresh", "retrain"]),
+    help="What is done with the model of an earlier run; 'auto' decides by what has moved. [default: auto]",
+)
 _exclude = click.option("--exclude", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated.")
 _set = click.option(
     "--set", "overrides", multiple=True, metavar="SECTION.NAME=VALUE", help="Any other setting; may be repeated."
@@ -70,6 +75,7 @@ def _run_settings(
     time_budget: float | None = None,
     exclude: tuple[str, ...] = (),
     target: str | None = None,
+    refresh: str | None = None,
     generate: Mapping[str, Any] | None = None,
 ) -> RunSettings:
     """Settings from the named options, then from `--set`, which wins."""
@@ -83,6 +89,8 @@ def _run_settings(
         values["read"]["exclude"] = list(exclude)
     if target is not None:
         values["utility"] = {"target": target}
+    if refresh is not None:
+        values["refresh"] = {"mode": refresh}
     for override in overrides:
         section, name, value = _parse_override(override)
         values.setdefault(section, {})[name] = value
@@ -156,6 +164,7 @@ def _readable(value: Any) -> str:
 @_target
 @click.option("--store", metavar="DIR", help="Where runs and models are kept. [default: OUTPUT/_store]")
 @click.option("--no-source", is_flag=True, help="Publish the synthetic rows alone, in exactly the source's schema.")
+@_refresh
 @_time_budget
 @_seed
 @_exclude
@@ -169,6 +178,7 @@ def augment(
     target: str | None,
     store: str | None,
     no_source: bool,
+    refresh: str | None,
     time_budget: float | None,
     seed: int | None,
     exclude: tuple[str, ...],
@@ -185,7 +195,13 @@ def augment(
     if no_source:
         overrides = ("publish.include_source=false", *overrides)
     settings = _run_settings(
-        overrides, seed=seed, time_budget=time_budget, exclude=exclude, target=target, generate=size
+        overrides,
+        seed=seed,
+        time_budget=time_budget,
+        exclude=exclude,
+        target=target,
+        refresh=refresh,
+        generate=size,
     )
     with _progress() as report:
         result = walk(source, output, store=store, settings=settings, report=report)
@@ -216,7 +232,8 @@ def profile(source: str, exclude: tuple[str, ...], as_json: bool) -> None:
 
     found = profile_source(open_source(source, exclude=exclude))
     if as_json:
-        _show(found.to_dict(), as_json)
+        # The sampled rows are for `drift.py`, and longer than all the rest.
+        _show({key: value for key, value in found.to_dict().items() if key != "sample"}, as_json)
         return
     _show({"rows": found.rows, "fingerprint": found.fingerprint}, as_json)
     for column in found.columns:
@@ -227,6 +244,9 @@ def profile(source: str, exclude: tuple[str, ...], as_json: bool) -> None:
 @commands.command()
 @click.argument("source")
 @click.option("--model", required=True, metavar="DIR", help="Where the model is saved.")
+@click.option(
+    "--refresh-from", metavar="DIR", help="Go on from this model of the same columns, in a fraction of the steps."
+)
 @_time_budget
 @_seed
 @_exclude
@@ -235,6 +255,7 @@ def profile(source: str, exclude: tuple[str, ...], as_json: bool) -> None:
 def train(
     source: str,
     model: str,
+    refresh_from: str | None,
     time_budget: float | None,
     seed: int | None,
     exclude: tuple[str, ...],
@@ -246,7 +267,7 @@ def train(
 
     settings = _run_settings(overrides, seed=seed, time_budget=time_budget, exclude=exclude)
     with _progress() as report:
-        result = train_model(source, model, settings=settings, report=report)
+        result = train_model(source, model, settings=settings, report=report, refresh_from=refresh_from)
     _show(result.to_dict(), as_json)
 
 
