@@ -10,6 +10,7 @@ from typing import Any
 
 from vae_ops.errors import SourceError, VaeOpsError
 from vae_ops.publishing import load_latest
+from vae_ops.registry import Registry
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
 from vae_ops.table import open_source
@@ -29,7 +30,7 @@ def describe(path: "str | PathLike[str]", *, engine: Engine | None = None) -> di
         return _describe_output(Output(place), path)
     if Output.manifest(place).exists():
         return {"kind": "snapshot", "path": place.uri, **_without(Output.manifest(place).read_json(), "schema")}
-    if Store(place).champion() is not None or place.child("runs").is_dir():
+    if Store(place).champion_numbers() or place.child("runs").is_dir():
         return _describe_store(Store(place))
     if Run(place, place.name).state.exists():
         return _describe_run(Run(place, place.name))
@@ -44,8 +45,9 @@ def _describe_output(output: Output, path: "str | PathLike[str]") -> dict[str, A
 
 
 def _describe_store(store: Store) -> dict[str, Any]:
+    champion = Registry(store).champion()
     names = {kind: _visible(store.root.child(kind)) for kind in ("runs", "models", "rejected")}
-    return {"kind": "store", "path": store.root.uri, "champion": store.champion(), **names}
+    return {"kind": "store", "path": store.root.uri, "champion": champion and champion.version, **names}
 
 
 def _visible(directory: Location) -> list[str]:

@@ -16,7 +16,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from vae_ops.errors import BundleError, GateRefusedError, InputError, UsageError, VaeOpsError
@@ -43,12 +42,24 @@ from vae_ops.records import (
     TrainRecord,
     ValidateRecord,
 )
+from vae_ops.registry import Lineage
 from vae_ops.schema import check_overrides, infer_semantic_types
+from vae_ops.selection import Night, Selection, rehearsal_of
 from vae_ops.settings import RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
-from vae_ops.walk import Engine, Model, Walk, learn, path_of, recipe_of, record_of, training_listener
+from vae_ops.walk import (
+    Engine,
+    Model,
+    Walk,
+    another_seed,
+    path_of,
+    recipe_of,
+    record_of,
+    together,
+    training_facts,
+)
 
 if TYPE_CHECKING:
     from vae_ops.validation.evidence import UtilityEvidence, Validation
@@ -76,6 +87,7 @@ def profile(spec: StepSpec, *, report: Report | None = None) -> ProfileRecord:
     """
     walk = Walk(spec, report=report)
     found = _examine(walk)
+    Night(walk, found).check_not_broken()
     with walk.at_work("profile"):
         return _save_profile(walk, found)
 
@@ -122,20 +134,49 @@ def _train(walk: Walk) -> TrainRecord:
     run = walk.run
     walk.check_unchanged(walk.source)
     walk.tell("train", 0.0, "preparing")
-    learned = learn(walk.source, walk.settings, walk.engine, training_listener(walk.report))
-    run.trained.remove()
-    run.utility.remove()
-    write_rows(run.root, run.training.name, learned.training)
-    write_rows(run.root, run.holdout.name, learned.holdout)
-    run.candidate.remove()
-    record = learned.save(run.candidate, seconds=time.monotonic() - begin)
-    done = f"{record.steps:,} steps in {record.seconds:.0f} s"
+    night = Night(walk, walk.profile)
+    chosen = night.select()
+    for stale in (run.trained, run.utility, run.candidate):
+        stale.remove()
+    write_rows(run.root, run.training.name, chosen.rows.training)
+    write_rows(run.root, run.holdout.name, chosen.rows.holdout)
+    version = _save_choice(walk, night, chosen)
+    record = _train_record(walk, chosen, version, seconds=time.monotonic() - begin)
+    done = f"{record.decision}, {record.steps:,} steps in {record.seconds:.0f} s"
     if walk.settings.picks_dose:
         walk.tell("train", 0.99, f"{done}; measuring which dose of synthetic rows helps")
-        done = f"{done}; {_finding_of(_measure_utility(walk, learned.model, learned.training, learned.holdout))}"
+        rows = chosen.rows
+        done = f"{done}; {_finding_of(_measure_utility(walk, chosen.model, rows.training, rows.holdout))}"
     run.trained.write_json(record.to_dict())
     walk.tell("train", 1.0, done, steps=record.steps)
     return record
+
+
+def _save_choice(walk: Walk, night: Night, chosen: Selection) -> str:
+    """Saves a new model and all that is kept beside it; the version of the chosen model."""
+    run, decision = walk.run, chosen.decision
+    version = chosen.model.save(path_of(run.candidate)) if chosen.is_new else chosen.model.version
+    if chosen.is_new:
+        run.reference.write_json(night.reference(chosen).to_dict())
+        run.lineage.write_json(dataclasses.asdict(night.lineage(chosen, version)))
+    elif chosen.trial is not None and decision.kind != "reuse":
+        walk.registry.note_failed(run, decision=decision.kind, reason=chosen.trial.sentence)
+    run.decision.write_json(dataclasses.asdict(night.evidence(chosen, version)))
+    return version
+
+
+def _train_record(walk: Walk, chosen: Selection, version: str, *, seconds: float) -> TrainRecord:
+    why = "reuse" if chosen.decision.kind == "reuse" else "trial"
+    nothing = {"steps": 0, "stopped_by": why, "rows_trained": 0, "sampled": chosen.rows.sampled}
+    return TrainRecord(
+        model_path=walk.bundle(version).uri,
+        model_version=version,
+        decision=chosen.decision.kind,
+        reason=chosen.decision.reason,
+        is_new=chosen.is_new,
+        seconds=round(seconds, 3),
+        **(training_facts(chosen.model, chosen.rows) if chosen.is_new else nothing),
+    )
 
 
 def _measure_utility(walk: Walk, model: Model, training: pa.Table, holdout: pa.Table) -> "UtilityEvidence":
@@ -145,15 +186,10 @@ def _measure_utility(walk: Walk, model: Model, training: pa.Table, holdout: pa.T
     settings, seed = walk.settings.utility, walk.settings.generate.seed
     semantic_types = infer_semantic_types(training, walk.settings.read.semantic_types)
     rows = synthetic_rows_wanted(training, semantic_types, settings)
-    drawn = pa.concat_tables([model.schema.empty_table(), *model.sample_shard(rows, seed=_another(seed))])
+    drawn = together(model, model.sample_shard(rows, seed=another_seed(seed)))
     evidence = measure_utility(training, holdout, drawn, semantic_types, settings, seed=seed)
     walk.run.utility.write_json(dataclasses.asdict(evidence))
     return evidence
-
-
-def _another(seed: int) -> int:
-    """A seed whose rows are not those of `seed`."""
-    return int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _finding_of(evidence: "UtilityEvidence") -> str:
@@ -193,7 +229,7 @@ def _generate(walk: Walk) -> PartRecord:
 
 def _load_model(walk: Walk) -> Model:
     version = walk.trained.model_version
-    location = walk.store.model_of(walk.run, version)
+    location = walk.bundle(version)
     model = walk.engine.load(path_of(location))
     if model.version != version:
         raise BundleError(
@@ -262,6 +298,7 @@ def _validate(walk: Walk) -> ValidateRecord:
 
 def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     from vae_ops.validation.gate import judge
+    from vae_ops.validation.succession import RefreshEvidence
 
     settings, read = walk.settings, walk.settings.read
     training, holdout = read_rows(walk.run.training), read_rows(walk.run.holdout)
@@ -269,7 +306,7 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     utility = _utility(walk, model, training, holdout)
     walk.tell("validate", 0.1, "encoding source rows and decoding them again")
     some = open_source(training, min_rows=1).sample(settings.gate.sample_rows, read.seed, to_learn=False)
-    rebuilt = model.reconstruct(some, seed=_another(settings.generate.seed))
+    rebuilt = model.reconstruct(some, seed=another_seed(settings.generate.seed))
     walk.tell("validate", 0.2, "comparing with the source")
     found = judge(
         training,
@@ -286,7 +323,8 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     )
     # Judged is a sample of a large table, and the record says of how large a one.
     drawn = {"rows_source": walk.profile.rows, "rows_drawn": walk.rows_to_draw}
-    return dataclasses.replace(found, sizes={**found.sizes, **drawn})
+    refresh = RefreshEvidence.from_dict(walk.read_json(walk.run.decision, "train"))
+    return dataclasses.replace(found, sizes={**found.sizes, **drawn}, refresh=refresh)
 
 
 def _account(walk: Walk) -> dict[str, str]:
@@ -369,7 +407,10 @@ def _publish(walk: Walk) -> PublishRecord:
             f"The parts of run {walk.spec.run_id!r} were drawn anew since the verdict: validate them first."
         )
     record = _commit(walk, parts, verdict)
-    walk.store.crown(walk.run, record.model_version, keep=walk.settings.publish.keep_snapshots)
+    if walk.trained.is_new:
+        objection = walk.registry.promote(walk.run, record.model_version, keep=walk.settings.publish.keep_snapshots)
+        if objection:
+            walk.tell("publish", 0.99, objection)
     walk.run.published.write_json(record.to_dict())
     rows = record.rows_source + record.rows_synthetic
     walk.tell("publish", 1.0, f"{rows:,} rows in {record.snapshot_path}", rows=rows)
@@ -413,10 +454,20 @@ def _commit(walk: Walk, parts: list[Location], verdict: Mapping[str, Any]) -> Pu
             report=walk.run.report.read_json(),
             page=walk.run.page.read_bytes(),
             keep_snapshots=settings.keep_snapshots,
-            before_pointer=lambda: walk.store.keep_model(walk.run, provenance.model_version),
+            before_pointer=lambda: _keep_model(walk, verdict),
         )
     facts = dataclasses.asdict(latest)
     return PublishRecord(**{f.name: facts[f.name] for f in dataclasses.fields(PublishRecord)})
+
+
+def _keep_model(walk: Walk, verdict: Mapping[str, Any]) -> None:
+    """Puts a model of this run among the versions, with what later nights compare themselves with."""
+    run = walk.run
+    if not walk.trained.is_new:
+        return
+    lineage = Lineage.from_dict({**run.lineage.read_json(), "scores": verdict["metrics"]})
+    kept = rehearsal_of(read_rows(run.training), read_rows(run.holdout), walk.settings)
+    walk.registry.keep(run, lineage, run.reference.read_json(), kept)
 
 
 def _publishing_listener(walk: Walk, rows_source: int) -> Callable[[int], None]:
@@ -481,7 +532,9 @@ def augment(
     spec = StepSpec(opened.uri or "memory", place.root.uri, target.root.uri, "unnamed", settings)
     stopwatch = _Stopwatch()
     with stopwatch.time("profile"):
-        found = _examine(Walk(spec, source=source, report=report))
+        first_look = Walk(spec, source=source, report=report)
+        found = _examine(first_look)
+        Night(first_look, found).check_not_broken()
     spec = dataclasses.replace(spec, run_id=CLI_PREFIX + recipe_of(found.fingerprint, settings))
     walk = Walk(spec, source=source, engine=engine, report=report)
     with leaving_no_trace(target, place), place.working_on(spec.run_id, alone=True):
@@ -491,7 +544,7 @@ def augment(
         _save_profile(walk, found)
         try:
             published, metrics = _walk_on(walk, stopwatch)
-            found_utility = _utility_facts(walk)
+            found_utility, decision = _utility_facts(walk), walk.trained
         except (BundleError, InputError, UsageError):
             place.remove_run(walk.run)
             raise
@@ -503,13 +556,15 @@ def augment(
         model_path=place.model(published.model_version).uri,
         metrics=metrics,
         run_id=spec.run_id,
+        decision=decision.decision,
+        reason=decision.reason,
         utility=found_utility,
     )
 
 
 def _walk_on(walk: Walk, stopwatch: "_Stopwatch") -> tuple[PublishRecord, Mapping[str, float]]:
     with stopwatch.time("train"):
-        if not walk.run.is_trained():
+        if not walk.is_trained():
             _train(walk)
     with stopwatch.time("generate"):
         _generate(walk)

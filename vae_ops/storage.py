@@ -27,6 +27,8 @@ from vae_ops.errors import OutputError, UsageError
 
 __all__ = ["Location", "check_apart", "check_writable", "has_wildcard", "locate"]
 
+_CREATE_TRIES = 20
+
 
 @dataclass(frozen=True)
 class Location:
@@ -106,8 +108,22 @@ class Location:
 
     def write_json(self, value: Any) -> None:
         """Writes a JSON file atomically; equal values give equal bytes."""
-        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        self.write_atomic(text.encode() + b"\n")
+        self.write_atomic(_json_bytes(value))
+
+    def create_json(self, value: Any) -> bool:
+        """Writes a JSON file, whole, unless there is a file; True if this call created it.
+
+        Of many callers on any number of machines exactly one creates the file, and object stores promise the same
+        (conditional put). A local directory must exist.
+
+        Args:
+            value: A value that no other caller writes, such as one with a token: a request that is sent again after its
+                answer was lost finds its own file, and knows it by the content.
+        """
+        data = _json_bytes(value)
+        if self.is_local:
+            return _replace_local(self.path, data, create=True)
+        return _create_object(self, data)
 
     def make_dirs(self) -> None:
         """Creates the directory and its parents where missing; object stores need none."""
@@ -265,11 +281,35 @@ def _cannot_write(uri: str, error: Exception) -> OutputError:
     return OutputError(f"Cannot write to {uri!r}: {reason}; choose a directory that this user can write to.")
 
 
-def _replace_local(path: str, data: bytes) -> None:
+def _create_object(location: Location, data: bytes) -> bool:
+    for _ in range(_CREATE_TRIES):
+        try:
+            location.fs.pipe_file(location.path, data, mode="create")
+        except FileExistsError:
+            return location.read_bytes() == data
+        except OSError as error:
+            # S3's 409: another conditional put of the same key is on its way. The next try meets its outcome.
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return True
+    raise OutputError(f"Others write {location.uri} without end; try again later.")
+
+
+def _json_bytes(value: Any) -> bytes:
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def _replace_local(path: str, data: bytes, *, create: bool = False) -> bool:
+    """Writes a file whole; with `create` only where there is none, which the lock on its staged name decides."""
     directory, name = os.path.split(path)
     staged = os.path.join(directory, f".{name}.tmp")
     descriptor = _lock_staged(staged)
     try:
+        if create and os.path.lexists(path):
+            os.unlink(staged)
+            return False
         os.ftruncate(descriptor, 0)
         with open(descriptor, "wb", closefd=False) as file:
             file.write(data)
@@ -278,6 +318,7 @@ def _replace_local(path: str, data: bytes) -> None:
     finally:
         os.close(descriptor)
     _sync_directory(directory)
+    return True
 
 
 def _lock_staged(staged: str) -> int:

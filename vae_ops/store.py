@@ -16,78 +16,26 @@ there names are deterministic and the file that makes a directory whole is writt
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vae_ops.errors import BusyError, InputError, OutputError, SettingsError, VaeOpsError
+from vae_ops.errors import BusyError, InputError, OutputError, SettingsError, UsageError, VaeOpsError
+from vae_ops.leases import hold
 from vae_ops.storage import Location
 
-__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "hold", "leaving_no_trace", "move_tree", "replacing"]
+__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "Version", "leaving_no_trace", "move_tree", "replacing"]
 
 CLI_PREFIX = "cli-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
+_CHAMPION = re.compile(r"([0-9]{8,})\.json")
 _MAKING = ".making-"
 _GONE = ".gone"
-# Written last by `vae.py`: a bundle without it is none.
-_BUNDLE_MANIFEST = "manifest.json"
 _REJECTED_KEPT = 3
 _IDLE_SECONDS = 24 * 3600.0
-
-
-@contextlib.contextmanager
-def hold(lock: Location, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    """Holds a lock file for the length of a `with` block; the kernel frees it if the process dies.
-
-    The file is removed on the way out by its last holder, so that locks leave no litter. On an object store this does
-    nothing.
-
-    Raises:
-        BusyError: Somebody else holds the lock and `wait` is False.
-    """
-    if not lock.is_local:
-        yield
-        return
-    handle = _acquire(lock.path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
-    try:
-        yield
-    finally:
-        _release(handle, lock.path)
-
-
-def _acquire(path: str, mode: int, wait: bool) -> int:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, mode if wait else mode | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise BusyError(f"Another process holds {path}: wait until it is done, then try again.") from error
-        # The holder before us may have removed the file between our open and our lock: then ours guards nothing.
-        if _still_names(path, handle):
-            return handle
-        os.close(handle)
-
-
-def _release(handle: int, path: str) -> None:
-    # Only whoever is alone may remove the file, or a second owner could lock a fresh one beside a shared holder.
-    with contextlib.suppress(BlockingIOError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _still_names(path, handle):
-            os.unlink(path)
-    os.close(handle)
-
-
-def _still_names(path: str, handle: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(handle))
-    except FileNotFoundError:
-        return False
 
 
 def move_tree(source: Location, target: Location, *, last: str) -> None:
@@ -159,6 +107,26 @@ class Run:
         return self.root.child("candidate")
 
     @property
+    def checkpoint(self) -> Location:
+        """How far training has come, for a try after a kill."""
+        return self.root.child("checkpoint")
+
+    @property
+    def decision(self) -> Location:
+        """Which model draws the rows, and why that one."""
+        return self.root.child("decision.json")
+
+    @property
+    def lineage(self) -> Location:
+        """Where the candidate comes from; only of a model that was trained in this run."""
+        return self.root.child("lineage.json")
+
+    @property
+    def reference(self) -> Location:
+        """Profile of all that the candidate and its line have learned; only of a model trained in this run."""
+        return self.root.child("reference.json")
+
+    @property
     def utility(self) -> Location:
         """What synthetic rows are worth for learning a target, and the dose that follows; only with a target."""
         return self.root.child("utility.json")
@@ -202,10 +170,6 @@ class Run:
         """Last step that touched the run, and when."""
         return self.root.child("state.json")
 
-    def is_trained(self) -> bool:
-        """Whether the train step was finished and nothing of it has been removed since."""
-        return all(location.exists() for location in (self.trained, self.training, self.holdout, self.candidate))
-
     def touch(self, step: str) -> None:
         """Notes that `step` begins, and makes the run's directory."""
         self.root.make_dirs()
@@ -213,8 +177,35 @@ class Run:
 
     def drop_bulk(self) -> None:
         """Removes the large artifacts of a published run; its records and its promoted model stay."""
-        for location in (self.parts, self.training, self.holdout, self.candidate):
+        for location in (self.parts, self.training, self.holdout, self.candidate, self.checkpoint):
             location.remove()
+
+
+@dataclass(frozen=True)
+class Version:
+    """The files of a model version: its bundle, and what lies beside that in the same directory."""
+
+    bundle: Location
+
+    @property
+    def manifest(self) -> Location:
+        """Written last: a bundle without it is none."""
+        return self.bundle.child("manifest.json")
+
+    @property
+    def lineage(self) -> Location:
+        """Where the version comes from."""
+        return self.bundle.child("lineage.json")
+
+    @property
+    def profile(self) -> Location:
+        """Profile of what it learned: the reference for drift."""
+        return self.bundle.child("profile.json")
+
+    @property
+    def rehearsal(self) -> Location:
+        """Real rows to be rehearsed when it is refreshed, as Arrow IPC."""
+        return self.bundle.child("rehearsal.arrow")
 
 
 @dataclass(frozen=True)
@@ -249,56 +240,69 @@ class Store:
     def _run_lock(self, run_id: str) -> Location:
         return self.root.child("runs", f".{run_id}.lock")
 
+    @property
+    def models(self) -> Location:
+        """Directory of all model versions."""
+        return self.root.child("models")
+
+    def version(self, version: str) -> "Version":
+        """The files of a model version."""
+        return Version(self.models.child(version))
+
     def model(self, version: str) -> Location:
-        """Bundle of a promoted model."""
-        return self.root.child("models", version)
+        """Bundle of a model version."""
+        return self.version(version).bundle
 
     def model_of(self, run: Run, version: str) -> Location:
-        """Where a run's model lies: the promoted copy if there is one, else the run's candidate."""
-        return self.model(version) if self._has_model(version) else run.candidate
+        """Where a run's model lies: among the versions if it is there, else as the run's candidate."""
+        return self.model(version) if self.has_model(version) else run.candidate
 
-    def _has_model(self, version: str) -> bool:
-        return self.model(version).child(_BUNDLE_MANIFEST).exists()
-
-    def champion(self) -> dict[str, Any] | None:
-        """`{version, run_id, history}` of the model behind the newest published snapshot, if there is one."""
-        record = self.root.child("champion.json")
-        if not record.exists():
-            return None
-        found: dict[str, Any] = record.read_json()
-        return found
-
-    def keep_model(self, run: Run, version: str) -> None:
-        """Copies a run's candidate among the promoted models; a version that is there already is left alone."""
-        with self._changing_models():
-            self._keep_model(run, version)
-
-    def _keep_model(self, run: Run, version: str) -> None:
-        target = self.model(version)
-        if not self._has_model(version) and run.candidate.exists():
-            target.remove()
-            making = self.root.child("models", _MAKING + version)
-            copy_tree(run.candidate, making)
-            move_tree(making, target, last=_BUNDLE_MANIFEST)
-
-    def crown(self, run: Run, version: str, *, keep: int) -> None:
-        """Makes `version` the champion; promoted models older than the newest `keep` are removed."""
-        with self._changing_models():
-            # Another run may have crowned its own model since this one was kept, and cleared away what it did not know.
-            self._keep_model(run, version)
-            history = [v for v in (self.champion() or {}).get("history", []) if v != version]
-            history = [*history, version][-max(keep, 1) :]
-            self.root.child("champion.json").write_json({"version": version, "run_id": run.run_id, "history": history})
-            for name in self.root.child("models").list():
-                if name not in history:
-                    _discard(self.root.child("models"), name)
+    def has_model(self, version: str) -> bool:
+        """Whether the bundle of a version is there, whole."""
+        return self.version(version).manifest.exists()
 
     @contextlib.contextmanager
-    def _changing_models(self) -> Iterator[None]:
-        self.root.child("models").make_dirs()
+    def adding_model(self, run: Run, version: str) -> Iterator["Version"]:
+        """Copies a run's candidate among the versions; the block writes what lies beside a bundle.
+
+        A version that is there already keeps its bundle.
+
+        Raises:
+            UsageError: The run has no candidate.
+        """
+        with self.changing_models():
+            if self.has_model(version):
+                yield self.version(version)
+                return
+            if not run.candidate.exists():
+                raise UsageError(f"Run {run.run_id!r} has no candidate any more: run its train step again.")
+            making = Version(self.models.child(_MAKING + version))
+            copy_tree(run.candidate, making.bundle)
+            yield making
+            self.model(version).remove()
+            move_tree(making.bundle, self.model(version), last=making.manifest.name)
+
+    @contextlib.contextmanager
+    def changing_models(self) -> Iterator[None]:
+        """One at a time: adding and removing versions."""
+        self.models.make_dirs()
         with hold(self.root.child(".models.lock"), wait=True):
-            _remove_hidden(self.root.child("models"))
+            _remove_hidden(self.models)
             yield
+
+    @property
+    def champions(self) -> Location:
+        """Directory of the records that say which version is champion, one a move."""
+        return self.root.child("champions")
+
+    def champion_record(self, number: int) -> Location:
+        """The record of one move."""
+        return self.champions.child(f"{number:08d}.json")
+
+    def champion_numbers(self) -> list[int]:
+        """Numbers of all records, ascending."""
+        names = (_CHAMPION.fullmatch(name) for name in self.champions.list())
+        return sorted(int(found[1]) for found in names if found)
 
     def reject(self, run: Run) -> Location:
         """Moves what is needed to understand a refusal out of the run; only the newest few refusals are kept."""

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from vae_ops.errors import BusyError, OutputError, SchemaError, SettingsError
+from vae_ops.leases import hold
 from vae_ops.storage import locate
-from vae_ops.store import Output, Store, hold, leaving_no_trace, replacing
+from vae_ops.store import Output, Store, leaving_no_trace, replacing
 
 HOLDER = """
 import sys
@@ -73,7 +74,7 @@ def test_waiting_for_a_lock_ends_when_its_holder_dies(tmp_path: Path, store: Sto
     holder = start_holder(store, "cli-a")
     waiter = f"""
 from vae_ops.storage import locate
-from vae_ops.store import hold
+from vae_ops.leases import hold
 print("waiting", flush=True)
 with hold(locate({store.root.child("runs", ".cli-a.lock").path!r}), wait=True):
     print("mine", flush=True)
@@ -135,25 +136,6 @@ def candidate(store: Store, run_id: str, text: str = "x") -> None:
     place = store.run(run_id).candidate
     place.make_dirs()
     place.child("manifest.json").write_atomic(text.encode())
-
-
-def test_models_are_kept_as_long_as_history_names_them(store: Store) -> None:
-    for number in range(4):
-        candidate(store, f"cli-{number}")
-        store.keep_model(store.run(f"cli-{number}"), f"v{number}")
-        store.crown(store.run(f"cli-{number}"), f"v{number}", keep=2)
-    assert store.root.child("models").list() == ["v2", "v3"]
-    assert store.champion() == {"version": "v3", "run_id": "cli-3", "history": ["v2", "v3"]}
-
-
-def test_a_model_that_another_run_cleared_away_comes_back_when_it_is_crowned(store: Store) -> None:
-    candidate(store, "cli-1")
-    store.keep_model(store.run("cli-1"), "v1")
-    candidate(store, "cli-2")
-    store.crown(store.run("cli-2"), "v2", keep=7)
-    assert store.root.child("models").list() == ["v2"]
-    store.crown(store.run("cli-1"), "v1", keep=7)
-    assert store.root.child("models").list() == ["v1", "v2"]
 
 
 def test_only_the_newest_refusals_are_kept(store: Store) -> None:
