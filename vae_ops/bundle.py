@@ -25,7 +25,7 @@ from safetensors.numpy import save as save_tensors
 from vae_ops.errors import BundleError
 from vae_ops.storage import Location, locate
 
-__all__ = ["BUNDLE_FORMAT", "OLDEST_FORMAT", "Bundle"]
+__all__ = ["BUNDLE_FORMAT", "OLDEST_FORMAT", "Bundle", "with_arrays", "without_arrays"]
 
 BUNDLE_FORMAT = 2
 # Format 1 was written before the promise of docs/bundle-format.md was made.
@@ -62,7 +62,7 @@ class Bundle:
             BundleError: A number is not finite, as after a training that diverged.
         """
         arrays: dict[str, NDArray[Any]] = {}
-        plain = {"format": BUNDLE_FORMAT, **_without_arrays(tree, "", arrays)}
+        plain = {"format": BUNDLE_FORMAT, **without_arrays(tree, arrays)}
         try:
             text = json.dumps(plain, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False)
         except ValueError as error:
@@ -79,7 +79,7 @@ class Bundle:
         """
         try:
             plain, arrays = json.loads(self.model, parse_constant=_refuse_constant), load_tensors(self.weights)
-            tree = _with_arrays(plain, "", arrays)
+            tree = with_arrays(plain, arrays)
         except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OverflowError, MemoryError) as error:
             raise BundleError(f"The content of a model is not JSON and tensors ({error}); {_REMEDY}.") from error
         if not isinstance(tree, dict) or arrays:
@@ -225,27 +225,37 @@ def _check_inside(child: Location) -> None:
         raise BundleError(f"{child.uri} is not a file of its own directory; copy the model as plain files.")
 
 
-def _without_arrays(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Plain JSON values, with every array moved to `arrays` and a note of its own path left in its place."""
+def without_arrays(value: Any, arrays: dict[str, NDArray[Any]], path: str = "") -> Any:
+    """A tree as plain JSON values.
+
+    Args:
+        value: JSON values, and NumPy arrays among them.
+        arrays: Takes up every array under its path in the tree; a note of the path stays in its place.
+        path: Where in the whole tree the value stands.
+    """
     if isinstance(value, np.ndarray):
-        arrays[path] = np.ascontiguousarray(value)
+        arrays[path] = np.asarray(value, order="C")
         return {"array": path}
     if isinstance(value, Mapping):
-        return {key: _without_arrays(one, _below(path, key), arrays) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_arrays(one, _below(path, index), arrays) for index, one in enumerate(value)]
+        return {key: without_arrays(one, arrays, _below(path, key)) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_arrays(one, arrays, _below(path, index)) for index, one in enumerate(value)]
     return value
 
 
-def _with_arrays(value: Any, path: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    """The inverse; takes every array that finds its place out of `arrays`."""
+def with_arrays(value: Any, arrays: dict[str, NDArray[Any]], path: str = "") -> Any:
+    """The inverse of `without_arrays`: takes every array that finds its place out of `arrays`.
+
+    Raises:
+        KeyError: The tree names an array that is not there.
+    """
     if isinstance(value, dict):
         # The path, not the key alone, marks an array: a column may be called "array".
         if value == {"array": path}:
             return arrays.pop(path)
-        return {key: _with_arrays(one, _below(path, key), arrays) for key, one in value.items()}
+        return {key: with_arrays(one, arrays, _below(path, key)) for key, one in value.items()}
     if isinstance(value, list):
-        return [_with_arrays(one, _below(path, index), arrays) for index, one in enumerate(value)]
+        return [with_arrays(one, arrays, _below(path, index)) for index, one in enumerate(value)]
     return value
 
 

@@ -1,21 +1,27 @@
 """Training a `TabularNetwork`: how many steps, the loop, early stop, averaged weights, and the collapse diagnosis.
 
 The number of steps follows from the time budget and the table's shape by a cost model, never from a clock, so that the
-same settings give the same weights. The clock is only a safety stop, and hitting it is recorded. The loop itself is
+same settings give the same weights. The clock is only a safety stop, and hitting it is recorded. A training that was
+killed goes on from its last evaluation, as `checkpoint.py` keeps it, to the same weights. The loop itself is
 TensorFlow's; the network (`networks.py`) is not tied to it.
 """
 
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_ops.checkpoint import Checkpoints
 from vae_ops.encoding.base import Codes, Tokens
 from vae_ops.encoding.row import TokenLayout
 from vae_ops.settings import TrainSettings
+from vae_ops.storage import Location
 
 if TYPE_CHECKING:
     from vae_ops.networks import NetworkSize, TabularNetwork
@@ -50,7 +56,8 @@ class TrainingProgress:
         loss: Mean −ELBO per row since the last report, nats.
         holdout_loss: −ELBO per held-out row under the averaged weights, nats; None before it is first measured.
         kl: KL of the latent per held-out row, nats.
-        elapsed_seconds: Since the first step.
+        elapsed_seconds: Since the first step, without the time between a kill and going on.
+        note: What became of an earlier, killed try of this training; empty where there was none.
     """
 
     step: int
@@ -59,6 +66,7 @@ class TrainingProgress:
     holdout_loss: float | None
     kl: float
     elapsed_seconds: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class TrainingPlan:
     kl_warm_up: float = 0.25
 
     def shortened(self, share: float) -> "TrainingPlan":
-        """The plan of a refresh: fewer steps, at a gentler rate and the full KL, as weights have been learned already."""
+        """The plan of a refresh: fewer steps, at a gentler rate and the full KL, as the weights have learned before."""
         steps = max(round(share * self.steps), 1)
         return replace(self, steps=steps, learning_rate=_REFRESH_LEARNING_RATE, kl_warm_up=0.0)
 
@@ -193,6 +201,7 @@ def train(
     seed: int,
     limit_seconds: float,
     progress: Callable[[TrainingProgress], None] | None = None,
+    checkpoint: Location | None = None,
 ) -> TrainingResult:
     """Trains in place; the network ends with its averaged weights.
 
@@ -204,38 +213,114 @@ def train(
         seed: Decides the batches.
         limit_seconds: The safety stop.
         progress: Called after each evaluation and between.
+        checkpoint: Directory of this training's checkpoints: it goes on from the last one there, to the same weights
+            as without a break. A damaged one, or one of another training, is left aside and said so in the progress.
     """
-    loop = _Loop(network, data, holdout, plan, seed)
-    watch = _Watch()
-    begin = time.monotonic()
-    stop_at, stopped_by, done = plan.steps, "plan", 0
-    evaluate_every = max(plan.steps // _EVALUATIONS, 1)
-    while done < stop_at:
-        # Evaluations fall on fixed steps, whatever the size of a call.
-        upto = min(done + plan.steps_per_call, stop_at, (done // evaluate_every + 1) * evaluate_every)
-        loss = loop.run(done, upto)
-        done = upto
-        if done % evaluate_every == 0 or done == stop_at:
-            watch.note(done, loss, loop)
-        elapsed = time.monotonic() - begin
+    loop, watch, course = _Loop(network, data, holdout, plan, seed), _Watch(), _Course(plan.steps, plan.steps)
+    checkpoints = Checkpoints(checkpoint, _identity(network, data, holdout, plan, seed) if checkpoint else "")
+    _go_on(checkpoints, loop, watch, course)
+    begin = time.monotonic() - course.seconds
+    while course.done < course.stop_at:
+        start, course.done = course.done, course.next_stop(plan.steps_per_call)
+        loss = loop.run(start, course.done)
+        if course.is_at_evaluation:
+            watch.note(course.done, loss, loop)
+        course.seconds = time.monotonic() - begin
         if progress is not None:
-            progress(TrainingProgress(done, plan.steps, loss, watch.holdout_loss, watch.kl, elapsed))
-        reason = "clock" if elapsed > limit_seconds else "holdout" if watch.exhausted else "plan"
-        if stopped_by == "plan" and reason != "plan" and done < stop_at:
-            stopped_by = reason
-            share = _CLOCK_COOL_DOWN if reason == "clock" else _HOLDOUT_COOL_DOWN
-            stop_at = min(done + max(int(share * plan.steps), 1), plan.steps)
-            if reason == "holdout":
-                loop.return_to(watch.best)
-            loop.cool_down(done, stop_at)
+            step, note = course.done, checkpoints.note
+            progress(TrainingProgress(step, plan.steps, loss, watch.holdout_loss, watch.kl, course.seconds, note))
+        _wind_up(loop, watch, course, limit_seconds)
+        if course.is_at_evaluation:
+            checkpoints.save(course.done, lambda: _state(loop, watch, course))
     loop.wear_averages()
     return TrainingResult(
-        steps=done,
+        steps=course.done,
         planned_steps=plan.steps,
-        stopped_by=stopped_by,
+        stopped_by=course.stopped_by,
         history=tuple(watch.history),
         diagnosis=loop.diagnose(),
     )
+
+
+@dataclass
+class _Course:
+    """How far training has come, and where it ends.
+
+    Attributes:
+        planned: Steps of the plan.
+        stop_at: The last step; earlier than planned once something ends training early.
+        done: Steps done.
+        stopped_by: What ends training.
+        seconds: Time spent.
+    """
+
+    planned: int
+    stop_at: int
+    done: int = 0
+    stopped_by: str = "plan"
+    seconds: float = 0.0
+
+    def next_stop(self, steps: int) -> int:
+        """Where a call of so many steps ends; evaluations fall on fixed steps, whatever the size of a call."""
+        return min(self.done + steps, self.stop_at, (self.done // self._every + 1) * self._every)
+
+    @property
+    def is_at_evaluation(self) -> bool:
+        """Whether the averaged weights are to be measured after the last step."""
+        return self.done % self._every == 0 or self.done == self.stop_at
+
+    @property
+    def _every(self) -> int:
+        return max(self.planned // _EVALUATIONS, 1)
+
+
+def _wind_up(loop: "_Loop", watch: "_Watch", course: _Course, limit_seconds: float) -> None:
+    """Lets training end soon if the clock has run out or the holdout gains no more."""
+    reason = "clock" if course.seconds > limit_seconds else "holdout" if watch.exhausted else "plan"
+    if course.stopped_by != "plan" or reason == "plan" or course.done >= course.stop_at:
+        return
+    course.stopped_by = reason
+    share = _CLOCK_COOL_DOWN if reason == "clock" else _HOLDOUT_COOL_DOWN
+    course.stop_at = min(course.done + max(int(share * course.planned), 1), course.planned)
+    if reason == "holdout":
+        loop.return_to(watch.best)
+    loop.cool_down(course.done, course.stop_at)
+
+
+def _identity(
+    network: "TabularNetwork", data: TrainingData, holdout: TrainingData, plan: TrainingPlan, seed: int
+) -> str:
+    """Digest of all that decides the weights in the end, the clock apart."""
+    import tensorflow as tf
+
+    facts = {
+        "plan": asdict(plan),
+        "seed": seed,
+        "threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "versions": {name: version(name) for name in ("vae-ops", "keras", "tensorflow", "numpy")},
+    }
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
+    for name, array in sorted(network.arrays().items()):
+        digest.update(f"{name}{array.shape}".encode() + array.tobytes())
+    for rows in (data, holdout):
+        digest.update(f"{rows.tokens.shape}".encode() + rows.tokens.tobytes() + rows.positions.tobytes())
+    return digest.hexdigest()
+
+
+def _state(loop: "_Loop", watch: "_Watch", course: _Course) -> dict[str, Any]:
+    return {"course": asdict(course), "watch": watch.state(), "loop": loop.state()}
+
+
+def _go_on(checkpoints: Checkpoints, loop: "_Loop", watch: "_Watch", course: _Course) -> None:
+    """Takes up what an earlier try of the same training left, if anything."""
+    state = checkpoints.load()
+    if state is None:
+        return
+    for name, value in state["course"].items():
+        setattr(course, name, value)
+    watch.restore(state["watch"])
+    loop.restore(state["loop"], course.done)
+    checkpoints.note = f"went on from step {course.done:,} of an earlier try"
 
 
 @dataclass
@@ -262,6 +347,14 @@ class _Watch:
     def exhausted(self) -> bool:
         """Whether the last evaluations brought nothing."""
         return self._since_lowest >= _PATIENCE
+
+    def state(self) -> dict[str, Any]:
+        """All that was seen, for a checkpoint."""
+        return {**vars(self), "best": list(self.best)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        vars(self).update(state)
 
 
 class _Loop:
@@ -295,6 +388,30 @@ class _Loop:
 
         rows = np.stack([next(self._batches) for _ in range(start, stop)])
         return float(self._run(tf.constant(start, tf.int32), tf.constant(rows, tf.int32)))
+
+    def state(self) -> dict[str, Any]:
+        """All that the next steps depend on but the batches, which follow from the seed and the number of the step."""
+        return {
+            "weights": [weight.value.numpy() for weight in self._weights],
+            "averages": self.averages(),
+            "optimiser": [np.asarray(variable.value) for variable in self._optimiser.variables],
+            "rates": [float(rate.numpy()) for rate in self._rates],
+            "noise": self._network.noise.state.value.numpy(),
+        }
+
+    def restore(self, state: Mapping[str, Any], done: int) -> None:
+        """The inverse of `state`, after so many steps."""
+        variables = (*self._weights, *self._averages, *self._optimiser.variables, *self._rates)
+        values = (*state["weights"], *state["averages"], *state["optimiser"], *state["rates"])
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        self._network.noise.state.assign(state["noise"])
+        for _ in range(done):
+            next(self._batches)
+
+    @property
+    def _rates(self) -> tuple[Any, ...]:
+        return self._rate, self._rate_from, self._rate_until
 
     def cool_down(self, start: int, stop: int) -> None:
         """Lets the learning rate fall to zero between two steps instead of at the end of the plan."""

@@ -22,6 +22,7 @@ from vae_ops.holdout import halve_holdout, split_holdout
 from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
 from vae_ops.schema import SemanticType, infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
+from vae_ops.storage import Location
 from vae_ops.table import SourceLike, open_source
 from vae_ops.training import TrainingData, TrainingPlan, TrainingProgress, TrainingResult, plan_training, train
 from vae_ops.warm_start import Placement, carry_weights
@@ -102,14 +103,26 @@ class TabularVAE:
         training, holdout = split_holdout(table, self._read.holdout_fraction, self._read.seed)
         return self.fit_tables(training, holdout)
 
-    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> Self:
-        """Learns from training rows; of the holdout, early stop looks at one half, `halve_holdout(holdout)[0]`."""
+    def fit_tables(self, training: pa.Table, holdout: pa.Table, *, checkpoint: Location | None = None) -> Self:
+        """Learns from training rows.
+
+        Args:
+            training: Rows to learn from.
+            holdout: Of these, early stop looks at one half, `halve_holdout(holdout)[0]`.
+            checkpoint: Directory that a killed try of the very same fit left checkpoints in, to go on from.
+        """
         types = infer_semantic_types(training, self._read.semantic_types)
         self._rows = fit_row_encoding(training, types, rare_rows=self._rare_rows(training))
-        return self._learn(types, training, holdout)
+        return self._learn(types, training, holdout, checkpoint=checkpoint)
 
     def refresh_tables(
-        self, training: pa.Table, holdout: pa.Table, *, champion: "TabularVAE", steps_share: float
+        self,
+        training: pa.Table,
+        holdout: pa.Table,
+        *,
+        champion: "TabularVAE",
+        steps_share: float,
+        checkpoint: Location | None = None,
     ) -> Self:
         """Goes on from an earlier model of the same columns: its weights, its categories and new ones, new ranges.
 
@@ -118,6 +131,7 @@ class TabularVAE:
             holdout: Rows that neither model was trained on.
             champion: The model to go on from; it stays as it is.
             steps_share: Optimiser steps, as a share of those of a training from nothing.
+            checkpoint: Directory that a killed try of the very same refresh left checkpoints in, to go on from.
 
         Raises:
             CannotRefreshError: A column needs other tokens than before, or the widths of the network differ.
@@ -128,7 +142,7 @@ class TabularVAE:
         types = {name: SemanticType(kind) for name, kind in known.items()}
         rare = self._rare_rows(training)
         self._rows, carried = extend_row_encoding(champion._fitted(), training, types, rare_rows=rare)
-        self._learn(types, training, holdout, _WarmStart(champion, carried, steps_share))
+        self._learn(types, training, holdout, _WarmStart(champion, carried, steps_share), checkpoint=checkpoint)
         return self
 
     def _rare_rows(self, training: pa.Table) -> int:
@@ -140,11 +154,13 @@ class TabularVAE:
         training: pa.Table,
         holdout: pa.Table,
         start: "_WarmStart | None" = None,
+        *,
+        checkpoint: Location | None,
     ) -> Self:
         record: dict[str, Any] = {"steps": 0, "stopped_by": "plan", "history": [], "diagnosis": {}}
         rows = self._fitted()
         if len(rows.layout):
-            record = self._train(rows, training, holdout, start)
+            record = self._train(rows, training, holdout, start, checkpoint)
         record["rows_trained"] = len(training)
         record["semantic_types"] = {name: str(kind) for name, kind in types.items()}
         record["refreshed_from"] = start.champion.version if start else ""
@@ -153,7 +169,12 @@ class TabularVAE:
         return self
 
     def _train(
-        self, rows: RowEncoding, training: pa.Table, holdout: pa.Table, start: "_WarmStart | None"
+        self,
+        rows: RowEncoding,
+        training: pa.Table,
+        holdout: pa.Table,
+        start: "_WarmStart | None",
+        checkpoint: Location | None,
     ) -> dict[str, Any]:
         from vae_ops.networks import TabularNetwork, use_threads
 
@@ -169,7 +190,10 @@ class TabularVAE:
         if start is not None:
             plan = start.begin(network, plan, smoothed)
         limit = _CLOCK_LENIENCE * settings.time_budget_seconds if settings.steps is None else float("inf")
-        result = train(network, data, held, plan, seed=settings.seed, limit_seconds=limit, progress=self._progress)
+        seed, progress = settings.seed, self._progress
+        result = train(
+            network, data, held, plan, seed=seed, limit_seconds=limit, progress=progress, checkpoint=checkpoint
+        )
         self._keep(network, size, shares)
         self._calibrate(layout, shares)
         return _record_of(result, rows, size)
