@@ -53,10 +53,23 @@ class StandInModel:
         assert self._rows is not None
         return self._rows.schema
 
-    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> "StandInModel":
+    def fit_tables(self, training: pa.Table, holdout: pa.Table, *, checkpoint: Any = None) -> "StandInModel":
         self._rows = training.combine_chunks()
         self.training_record = {"steps": 1, "stopped_by": "steps"}
         return self
+
+    def refresh_tables(
+        self,
+        training: pa.Table,
+        holdout: pa.Table,
+        *,
+        champion: "StandInModel",
+        steps_share: float,
+        checkpoint: Any = None,
+    ) -> "StandInModel":
+        assert training.schema.equals(champion.schema)
+        assert 0 < steps_share <= 1
+        return self.fit_tables(training, holdout)
 
     def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
         assert self._rows is not None

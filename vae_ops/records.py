@@ -99,12 +99,26 @@ class ProfileRecord(_Record):
 
 @dataclass(frozen=True)
 class TrainRecord(_Record):
-    """What `train` made, and why; `sampled` says that the table was too large to learn from every row."""
+    """What `train` decided and made.
+
+    Attributes:
+        model_path: Bundle of the model that draws the rows.
+        model_version: Its version.
+        decision: `reuse`, `refresh` or `retrain`.
+        reason: Why, in one sentence.
+        is_new: Whether the model was trained in this step; otherwise it is the champion of an earlier night.
+        steps: Optimiser steps of that training; 0 of an old model.
+        stopped_by: `plan`, `holdout` or `clock`; `reuse` if nothing was trained, `trial` if the champion was better.
+        rows_trained: Rows it was trained on; 0 of an old model.
+        sampled: Whether the table was too large to learn from every row.
+        seconds: Wall clock of the step.
+    """
 
     model_path: str
     model_version: str
     decision: str
     reason: str
+    is_new: bool
     steps: int
     stopped_by: str
     rows_trained: int
@@ -183,6 +197,8 @@ class AugmentResult(_Record):
         model_path: Bundle of the promoted model.
         metrics: What the gate measured, by name.
         run_id: Digest of source, settings and code version.
+        decision: `reuse`, `refresh` or `retrain`: where the model comes from.
+        reason: Why.
         utility: What synthetic rows are worth for the target, and the dose that follows (the fields of
             `vae_ops.validation.evidence.UtilityEvidence`); None without a target.
     """
@@ -198,4 +214,6 @@ class AugmentResult(_Record):
     model_path: str
     metrics: Mapping[str, float]
     run_id: str
+    decision: str
+    reason: str
     utility: Mapping[str, Any] | None = None

@@ -217,7 +217,7 @@ class RefreshSettings(_Settings):
 
     mode: Literal["auto", "reuse", "refresh", "retrain"] = "auto"
     max_drift: float = 0.02
-    retrain_drift: float = 0.25
+    retrain_drift: float = 0.6
     broken_null_share: float | None = 0.2
     max_age_days: float | None = 30.0
     max_refreshes: int | None = 14

@@ -23,7 +23,15 @@ from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
 from vae_ops.store import replacing
 from vae_ops.table import SYNTHETIC_COLUMN, open_source
-from vae_ops.walk import Engine, default_engine, learn, path_of, record_of, training_listener
+from vae_ops.walk import (
+    Engine,
+    default_engine,
+    path_of,
+    record_of,
+    rows_to_learn,
+    training_facts,
+    training_listener,
+)
 
 if TYPE_CHECKING:
     from vae_ops.table import SourceLike
@@ -45,10 +53,21 @@ def train_model(
     settings: RunSettings | None = None,
     report: Report = silent,
     engine: Engine | None = None,
+    refresh_from: "str | PathLike[str] | None" = None,
 ) -> TrainRecord:
     """Trains a model of a table and saves it; an older model in the same directory is replaced.
 
+    Args:
+        source: The table.
+        directory: Where the model is saved.
+        settings: How the table is read and the model trained.
+        report: Told how far training has come.
+        engine: Makes and loads models; by default `TabularVAE`.
+        refresh_from: A saved model of the same columns to go on from, which takes `refresh.steps_share` of the steps.
+
     Raises:
+        BundleError: There is no model to go on from, or not what was saved.
+        CannotRefreshError: The model to go on from does not fit the table.
         InputError: The source cannot be learned from.
         OutputError: The directory cannot be written, lies inside the source, or holds something that is no model.
     """
@@ -62,9 +81,24 @@ def train_model(
     _check_replaceable(target, engine)
     check_overrides(opened.schema, settings.read.semantic_types)
     profile_source(opened)
-    learned = learn(opened, settings, engine, training_listener(report))
+    earlier = None if refresh_from is None else engine.load(path_of(locate(refresh_from)))
+    rows = rows_to_learn(opened, settings.read)
+    model = engine(settings=settings.train, read=settings.read, progress=training_listener(report))
+    if earlier is None:
+        model.fit_tables(rows.training, rows.holdout)
+    else:
+        share = settings.refresh.steps_share
+        model.refresh_tables(rows.training, rows.holdout, champion=earlier, steps_share=share)
     target.remove()
-    record = learned.save(target, seconds=time.monotonic() - begin)
+    record = TrainRecord(
+        model_path=target.uri,
+        model_version=model.save(path_of(target)),
+        decision="retrain" if earlier is None else "refresh",
+        reason="Asked for." if earlier is None else f"Asked for: it goes on from model {earlier.version}.",
+        is_new=True,
+        seconds=round(time.monotonic() - begin, 3),
+        **training_facts(model, rows),
+    )
     report(Progress("train", 1.0, f"{record.steps:,} steps in {record.seconds:.0f} s", {"steps": record.steps}))
     return record
 

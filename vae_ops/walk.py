@@ -10,21 +10,24 @@ import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 
 from vae_ops.errors import SettingsError, SourceError, UsageError
+from vae_ops.holdout import split_holdout
 from vae_ops.profiling import Profile
 from vae_ops.progress import Progress, Report, silent
 from vae_ops.records import StepSpec, TrainRecord, ValidateRecord
+from vae_ops.registry import Registry
 from vae_ops.settings import ReadSettings, RunSettings, TrainSettings
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
-from vae_ops.table import SourceLike, SourceTable, open_source, split_holdout
+from vae_ops.table import SourceLike, SourceTable, open_source
 from vae_ops.validation.evidence import UtilityEvidence, Validation
 
 if TYPE_CHECKING:
@@ -32,14 +35,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Engine",
-    "Learned",
     "Model",
+    "Rows",
     "Walk",
+    "another_seed",
+    "code_version",
     "default_engine",
-    "learn",
     "path_of",
     "recipe_of",
     "record_of",
+    "rows_to_learn",
+    "together",
+    "training_facts",
     "training_listener",
 ]
 
@@ -54,8 +61,19 @@ class Model(Protocol):
     def schema(self) -> pa.Schema:
         """Schema of the rows it draws."""
 
-    def fit_tables(self, training: pa.Table, holdout: pa.Table) -> object:
-        """Learns from the training rows, with the holdout for early stop."""
+    def fit_tables(self, training: pa.Table, holdout: pa.Table, *, checkpoint: Location | None = None) -> object:
+        """Learns from the training rows, with the holdout for early stop; a try after a kill goes on where it was."""
+
+    def refresh_tables(
+        self,
+        training: pa.Table,
+        holdout: pa.Table,
+        *,
+        champion: Self,
+        steps_share: float,
+        checkpoint: Location | None = None,
+    ) -> object:
+        """Goes on from an earlier model; raises `CannotRefreshError` where it cannot."""
 
     def sample_shard(self, rows: int, *, seed: int, shard: int = 0, shards: int = 1) -> Iterator[pa.Table]:
         """Draws one shard of the rows."""
@@ -114,6 +132,7 @@ class Walk:
         self.settings = spec.settings
         self.output = Output(locate(spec.output)) if spec.output else None
         self.store = Store(locate(spec.store)) if spec.store else Store(self.needed_output().default_store)
+        self.registry = Registry(self.store)
         self.run: Run = self.store.run(spec.run_id)
         self.report: Report = report or silent
         self._source = spec.source if source is None else source
@@ -129,9 +148,11 @@ class Walk:
         """The opened source."""
         return self.reopened()
 
-    def reopened(self) -> SourceTable:
-        """The source as it is now."""
-        return open_source(self._source, exclude=self.settings.read.exclude)
+    def reopened(self, *, unseen: Mapping[str, str] | None = None) -> SourceTable:
+        """The source as it is now; with a watermark, only its files that are not in there."""
+        read = self.settings.read
+        fewest = 2 if unseen is None else 0
+        return open_source(self._source, exclude=read.exclude, min_rows=fewest)
 
     def needed_output(self) -> Output:
         """The output, for steps that cannot do without."""
@@ -159,6 +180,15 @@ class Walk:
         if not location.exists():
             raise UsageError(f"Run {self.spec.run_id!r} has no {location.name}: run its {step} step first.")
         return location.read_json()
+
+    def bundle(self, version: str) -> Location:
+        """Where a model lies: among the versions of the store, or else as the run's candidate."""
+        return self.registry.bundle(version) if self.store.has_model(version) else self.run.candidate
+
+    def is_trained(self) -> bool:
+        """Whether the train step was finished and nothing of it has been removed since."""
+        left = (self.run.trained, self.run.training, self.run.holdout)
+        return all(part.exists() for part in left) and self.bundle(self.trained.model_version).exists()
 
     @property
     def utility(self) -> UtilityEvidence:
@@ -196,46 +226,56 @@ class Walk:
 
 def recipe_of(fingerprint: str, settings: RunSettings) -> str:
     """Digest of all that decides the published bytes: source, settings and code version."""
-    parts = [fingerprint, settings.to_dict(), importlib.metadata.version("vae-ops")]
+    parts = [fingerprint, settings.to_dict(), code_version()]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A fitted model and the rows it was fitted on."""
+def code_version() -> str:
+    """Version of vae-ops."""
+    return importlib.metadata.version("vae-ops")
 
-    model: Model
+
+def another_seed(seed: int) -> int:
+    """A seed whose rows are not those of `seed`."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is learned from and judged by.
+
+    Attributes:
+        training: Rows that a model may be trained on.
+        holdout: Rows of the same table that none is trained on.
+        sampled: Whether the table was too large to learn from every row.
+    """
+
     training: pa.Table
     holdout: pa.Table
     sampled: bool
 
-    def save(self, directory: Location, *, seconds: float) -> TrainRecord:
-        """Saves the bundle and says what was trained; `seconds` is all the time it took."""
-        version = self.model.save(path_of(directory))
-        facts = self.model.training_record
-        return TrainRecord(
-            model_path=directory.uri,
-            model_version=version,
-            decision="train",
-            reason="Every run trains a new model.",
-            steps=int(facts["steps"]),
-            stopped_by=str(facts["stopped_by"]),
-            rows_trained=self.training.num_rows,
-            sampled=self.sampled,
-            seconds=round(seconds, 3),
-        )
 
-
-def learn(
-    source: SourceTable, settings: RunSettings, engine: Engine, listen: "Callable[[TrainingProgress], None]"
-) -> Learned:
-    """Samples the source, holds rows out and fits a model to the rest."""
-    read = settings.read
+def rows_to_learn(source: SourceTable, read: ReadSettings) -> Rows:
+    """Samples the source and holds rows out."""
     sample = source.sample(read.max_training_rows, read.seed)
     training, holdout = split_holdout(sample, read.holdout_fraction, read.seed)
-    model = engine(settings=settings.train, read=read, progress=listen)
-    model.fit_tables(training, holdout)
-    return Learned(model, training, holdout, sampled=sample.num_rows < source.num_rows)
+    return Rows(training, holdout, sampled=sample.num_rows < source.num_rows)
+
+
+def training_facts(model: Model, rows: Rows) -> dict[str, Any]:
+    """What `TrainRecord` says of a model that was trained on these rows."""
+    facts = model.training_record
+    return {
+        "steps": int(facts["steps"]),
+        "stopped_by": str(facts["stopped_by"]),
+        "rows_trained": rows.training.num_rows,
+        "sampled": rows.sampled,
+    }
+
+
+def together(model: Model, tables: Iterator[pa.Table]) -> pa.Table:
+    """The shards of a draw as one table."""
+    return pa.concat_tables([model.schema.empty_table(), *tables])
 
 
 def record_of(found: Validation, page: Location) -> ValidateRecord:

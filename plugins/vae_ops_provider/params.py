@@ -54,6 +54,14 @@ def augmentation_params(*, source: str, output: str, time_budget_seconds: float 
             title="Training time (seconds)",
             description="Wall clock that training may take on two quiet cores.",
         ),
+        "refresh": Param(
+            "auto",
+            type="string",
+            enum=["auto", "reuse", "refresh", "retrain"],
+            title="Model of earlier runs",
+            description="`auto` reuses it, refreshes it or trains from nothing by what has moved in the source; the "
+            "others are done whatever moved.",
+        ),
         **_advanced_params(),
     }
 

@@ -67,6 +67,7 @@ def named_settings(
     exclude: Sequence[str] | str,
     seed: int | str | None,
     time_budget_seconds: float | str | None,
+    refresh: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The settings that people reach for most, in the sections where they belong; one seed decides all of a run."""
     return {
@@ -74,6 +75,7 @@ def named_settings(
         "train": {"time_budget_seconds": time_budget_seconds, "seed": seed},
         "generate": {"rows": rows, "ratio": ratio, "seed": seed},
         "utility": {"target": target},
+        "refresh": {"mode": refresh},
     }
 
 

@@ -43,6 +43,8 @@ class VaeAugmentation(TaskGroup):
         exclude: Columns to leave out: a sequence, or text with commas between the names.
         seed: Decides sample, training and rows; the same source, settings and seed give the same bytes.
         time_budget_seconds: Wall clock that training should take on two quiet cores.
+        refresh: What is done with the model of an earlier run: `auto` (the default) decides by what has moved; `reuse`,
+            `refresh` and `retrain` are done whatever moved.
         settings: Further settings by section (see `vae_ops.settings.RunSettings`); they win over the arguments above.
         on_fail: What a verdict of `fail` does: `fail` fails the validate task, `skip` skips it and publish, `branch`
             follows `fail_branch` instead of publish.
@@ -75,6 +77,7 @@ class VaeAugmentation(TaskGroup):
         exclude: Sequence[str] | str = (),
         seed: int | str | None = None,
         time_budget_seconds: float | str | None = None,
+        refresh: str | None = None,
         settings: Layer | None = None,
         on_fail: str = "fail",
         fail_branch: Sequence[str] | str = (),
@@ -91,6 +94,7 @@ class VaeAugmentation(TaskGroup):
             exclude=exclude,
             seed=seed,
             time_budget_seconds=time_budget_seconds,
+            refresh=refresh,
         )
         self.asset = self._asset(asset)
         shared = {
