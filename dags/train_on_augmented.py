@@ -91,7 +91,7 @@ def fit_and_score(snapshot_path: str, with_synthetic: bool) -> dict[str, Any]:
     from vae_ops.store import Output
     from vae_ops.table import SYNTHETIC_COLUMN, open_source
 
-    source = open_source(snapshot_path, allow_synthetic=True)
+    source = open_source(snapshot_path, synthetic="keep")
     rows = pa.Table.from_batches(source.batches(), source.schema)
     manifest = Output.manifest(locate(snapshot_path)).read_json()
     synthetic = rows.column(SYNTHETIC_COLUMN).to_numpy()

@@ -75,7 +75,7 @@ def _describe_model(place: Location, engine: Engine) -> dict[str, Any]:
 
 
 def _describe_table(path: "str | PathLike[str]") -> dict[str, Any]:
-    table = open_source(path, allow_synthetic=True, min_rows=0)
+    table = open_source(path, synthetic="keep", min_rows=0)
     columns = {field.name: str(field.type) for field in table.schema}
     facts = {"rows": table.num_rows, "files": len(table.files), "fingerprint": table.fingerprint(), "columns": columns}
     return {"kind": "table", "path": table.uri, **facts}

@@ -258,7 +258,7 @@ class Night:
             trained_at=past.trained_at if past else now,
             refreshes=past.refreshes + 1 if past else 0,
             rows=read.num_rows + (seen.rows if seen else 0),
-            watermark={**(seen.watermark if seen else {}), **{}},
+            watermark={**(seen.watermark if seen else {}), **read.files_seen()},
         )
 
 

@@ -73,17 +73,18 @@ def train_model(
     """
     begin = time.monotonic()
     settings = settings or RunSettings()
-    target, opened = locate(directory), open_source(source, exclude=settings.read.exclude)
+    target, read = locate(directory), settings.read
+    opened = open_source(source, exclude=read.exclude, synthetic=read.synthetic)
     if opened.uri is not None:
         check_apart(locate(opened.uri), target)
     check_writable(target)
     engine = engine or default_engine()
     _check_replaceable(target, engine)
-    check_overrides(opened.schema, settings.read.semantic_types)
+    check_overrides(opened.schema, read.semantic_types)
     profile_source(opened)
     earlier = None if refresh_from is None else engine.load(path_of(locate(refresh_from)))
-    rows = rows_to_learn(opened, settings.read)
-    model = engine(settings=settings.train, read=settings.read, progress=training_listener(report))
+    rows = rows_to_learn(opened, read)
+    model = engine(settings=settings.train, read=read, progress=training_listener(report))
     if earlier is None:
         model.fit_tables(rows.training, rows.holdout)
     else:
@@ -182,13 +183,14 @@ def judge_tables(
     settings = settings or RunSettings()
     read, target = settings.read, locate(report)
     check_writable(target)
-    opened = open_source(source, exclude=read.exclude)
+    opened = open_source(source, exclude=read.exclude, synthetic=read.synthetic)
     _check_target(opened.schema, settings)
     training = opened.sample(read.max_training_rows, read.seed)
     if holdout is None:
         training, held = split_holdout(training, read.holdout_fraction, read.seed)
     else:
-        held = open_source(holdout, exclude=read.exclude, min_rows=1).sample(read.max_training_rows, read.seed)
+        unlearned = open_source(holdout, exclude=read.exclude, synthetic=read.synthetic, min_rows=1)
+        held = unlearned.sample(read.max_training_rows, read.seed)
     rows = _synthetic_rows(synthetic, read)
     utility = _utility(training, held, rows, settings)
     if utility is not None and holdout is None:
@@ -243,7 +245,7 @@ def _utility(
 
 
 def _synthetic_rows(synthetic: "SourceLike", read: ReadSettings) -> pa.Table:
-    opened = open_source(synthetic, allow_synthetic=True, min_rows=0)
+    opened = open_source(synthetic, synthetic="keep", min_rows=0)
     rows = opened.sample(read.max_training_rows, read.seed, to_learn=False)
     if SYNTHETIC_COLUMN in rows.schema.names:
         rows = rows.filter(rows[SYNTHETIC_COLUMN]).drop_columns([SYNTHETIC_COLUMN])

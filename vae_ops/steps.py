@@ -372,7 +372,7 @@ def _rows_of(parts: list[Location], schema: pa.Schema) -> SourceTable:
 
     paths, filesystem = [part.path for part in parts], parts[0].arrow_filesystem()
     dataset = ds.dataset(paths, schema=schema, filesystem=filesystem, format="parquet")
-    return open_source(dataset, min_rows=0)
+    return open_source(dataset, synthetic="keep", min_rows=0)
 
 
 # --- publish -----------------------------------------------------------------------------------------------------
@@ -528,7 +528,7 @@ def augment(
     settings = settings or RunSettings()
     target = Output(locate(output))
     place = Store(locate(store)) if store else Store(target.default_store)
-    opened = open_source(source, exclude=settings.read.exclude)
+    opened = open_source(source, exclude=settings.read.exclude, synthetic=settings.read.synthetic)
     spec = StepSpec(opened.uri or "memory", place.root.uri, target.root.uri, "unnamed", settings)
     stopwatch = _Stopwatch()
     with stopwatch.time("profile"):

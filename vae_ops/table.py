@@ -1,27 +1,27 @@
 """A table in: its schema, its rows in bounded memory, a fixed-seed sample, a digest, and what makes it unfit.
 
 `open_source` reads footers only and refuses what cannot be learned. `parquet_files.py` finds and reads the files behind
-a path, `holdout.py` holds rows back; what the columns mean is decided by `schema.py`, what their values look like by
-`profiling.py`.
+a path, `python_rows.py` what Python holds; `holdout.py` holds rows back; what the columns mean is decided by
+`schema.py`, what their values look like by `profiling.py`.
 """
 
 import difflib
-import hashlib
-import io
-import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from vae_ops.errors import ContentError, SchemaError, SourceError
-from vae_ops.parquet_files import open_files, reading, simple_array, simple_schema
+from vae_ops.errors import ContentError, SchemaError
+from vae_ops.parquet_files import open_files
+from vae_ops.plain_arrow import filter_rows
+from vae_ops.python_rows import open_object
 from vae_ops.storage import locate
+from vae_ops.synthetic_marks import SYNTHETIC_COLUMN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,38 +39,46 @@ __all__ = [
 
 SourceLike: TypeAlias = "str | PathLike[str] | pa.Table | ds.Dataset | pd.DataFrame"
 
-SYNTHETIC_COLUMN = "_is_synthetic"
-
-_BATCH_ROWS = 65_536
-
 
 class _Rows(Protocol):
     """Where rows come from: files, a table in memory, or a dataset."""
 
-    schema: pa.Schema
     num_rows: int
     uri: str | None
     files: tuple[str, ...]
+
+    @property
+    def schema(self) -> pa.Schema: ...
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]: ...
 
     def digest(self) -> str: ...
 
+    def signs_of_synthetic(self) -> tuple[str, ...]: ...
+
+    def real(self) -> "tuple[_Rows, int]": ...
+
+    def files_seen(self) -> dict[str, str]: ...
+
+    def unseen(self, digests: Collection[str]) -> "_Rows": ...
+
 
 class SourceTable:
     """A table that was found fit to learn from, read in source order and bounded memory.
 
+    It is the table that was opened, or none: whatever reads a file that has changed since raises `SourceError`.
+
     Attributes:
         schema: Columns without the excluded ones; hive partition columns come last. Extension types appear as their
             storage type with the Arrow extension keys in the field metadata, so that a written file restores them.
-        num_rows: Rows of the whole source.
+        num_rows: Rows of the source, without those that are left out.
         uri: Where the source lies; None in memory.
-        files: URIs of the files, in reading order; none in memory.
+        files: URIs of the files that are read, in this order; none in memory.
         excluded: Columns left out on request.
         synthetic_rows: Rows left out because they are labelled synthetic.
     """
 
-    def __init__(self, rows: _Rows, excluded: tuple[str, ...]) -> None:
+    def __init__(self, rows: _Rows, excluded: tuple[str, ...], *, synthetic_rows: int = 0) -> None:
         """Wraps rows that `open_source` has checked."""
         kept = [field for field in rows.schema if field.name not in excluded]
         self.schema: pa.Schema = pa.schema(kept, metadata=rows.schema.metadata)
@@ -78,7 +86,7 @@ class SourceTable:
         self.uri = rows.uri
         self.files = rows.files
         self.excluded = excluded
-        self.synthetic_rows = 0
+        self.synthetic_rows = synthetic_rows
         self._rows = rows
         self._fingerprint: str | None = None
 
@@ -88,6 +96,17 @@ class SourceTable:
             self._fingerprint = self._rows.digest()
         return self._fingerprint
 
+    def files_seen(self) -> dict[str, str]:
+        """Content digest by relative name of every file of the source, those left out as seen before among them.
+
+        A later night that gives them as `unseen` to `open_source` reads only what has come since. What is no file has
+        one entry.
+
+        Raises:
+            SourceError: A file has changed since it was opened.
+        """
+        return self._rows.files_seen()
+
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Streams the rows in source order.
 
@@ -95,7 +114,8 @@ class SourceTable:
             columns: Names to read, in this order; None reads all.
 
         Raises:
-            SourceError: A file is damaged behind its footer.
+            SourceError: A file is damaged behind its footer, or has changed since it was opened; that it changed
+                while it was read shows after its last batch.
         """
         schema = self.schema
         if columns is not None:
@@ -114,7 +134,7 @@ class SourceTable:
 
         Raises:
             ContentError: Every value is null, or a column holds an infinity or text that is not UTF-8.
-            SourceError: A file is damaged behind its footer.
+            SourceError: A file is damaged behind its footer, or has changed since it was opened.
         """
         batches: Iterable[pa.RecordBatch] = self.batches()
         if self.num_rows > max_rows:
@@ -128,15 +148,23 @@ class SourceTable:
 
 
 def open_source(
-    source: SourceLike, *, exclude: Sequence[str] = (), allow_synthetic: bool = False, min_rows: int = 2
+    source: SourceLike,
+    *,
+    exclude: Sequence[str] = (),
+    synthetic: Literal["refuse", "exclude", "keep"] = "refuse",
+    unseen: Mapping[str, str] | None = None,
+    min_rows: int = 2,
 ) -> SourceTable:
-    """Opens a table and refuses at once what cannot be learned; reads footers only.
+    """Opens a table and refuses at once what cannot be learned; reads footers only, unless rows are to be left out.
 
     Args:
         source: A Parquet file, a directory (recursive, hive partitions too; names starting with `_` or `.` are
             ignored), a glob pattern, any fsspec URI of these, or a pyarrow or pandas object.
         exclude: Columns to leave out.
-        allow_synthetic: Whether the table may carry the column that labels synthetic rows.
+        synthetic: What happens to rows that vae-ops made, known by a column, or by the metadata of a file without that
+            column: `refuse` the source, `exclude` and count them, or `keep` them and their label.
+        unseen: Digests of files, as `files_seen` gives them, that are left out; all rows may be. To tell, every file
+            of the source is read.
         min_rows: Fewer rows than this are refused.
 
     Raises:
@@ -144,32 +172,39 @@ def open_source(
         SchemaError: No columns, duplicate names, nested columns, an unknown excluded column, or labelled rows.
         ContentError: Too few rows.
     """
-    if isinstance(exclude, str):
-        exclude = (exclude,)
-    rows = _open_rows(source, frozenset(exclude))
+    excluded = (exclude,) if isinstance(exclude, str) else tuple(dict.fromkeys(exclude))
+    rows, left_out = _real_rows(_open_rows(source, frozenset(excluded)), synthetic)
+    if unseen is not None:
+        rows = rows.unseen(frozenset(unseen.values()))
     where = repr(rows.uri) if rows.uri else "the table in memory"
-    _check_names(rows.schema, exclude, where)
-    if SYNTHETIC_COLUMN in rows.schema.names and not allow_synthetic:
-        raise SchemaError(
-            f"Expected rows from the real world, but {where} has the column {SYNTHETIC_COLUMN!r}, so vae-ops wrote it; "
-            "point at the original source."
-        )
-    table = SourceTable(rows, tuple(dict.fromkeys(exclude)))
+    _check_names(rows.schema, [name for name in excluded if name != SYNTHETIC_COLUMN], where)
+    table = SourceTable(rows, excluded, synthetic_rows=left_out)
     _check_columns(table.schema, where)
     if table.num_rows < min_rows:
+        beside = f" that are not labelled synthetic, beside {left_out} that are" if left_out else ""
         raise ContentError(
-            f"Expected at least {min_rows} rows, but {where} has {table.num_rows}; point at a fuller table."
+            f"Expected at least {min_rows} rows, but {where} has {table.num_rows}{beside}; point at a fuller table."
         )
     return table
 
 
-def filter_rows(rows: Any, mask: npt.NDArray[np.bool_]) -> Any:
-    """Keeps the rows of a table or record batch where the mask is true."""
-    # Arrow has no filter kernel for view types: https://github.com/apache/arrow/issues/43010
-    plain = _plain_schema(rows.schema)
-    if plain.equals(rows.schema):
-        return rows.filter(pa.array(mask))
-    return rows.cast(plain).filter(pa.array(mask)).cast(rows.schema)
+def _open_rows(source: Any, exclude: frozenset[str]) -> _Rows:
+    return open_files(locate(source), exclude) if isinstance(source, str | PathLike) else open_object(source)
+
+
+def _real_rows(rows: _Rows, synthetic: Literal["refuse", "exclude", "keep"]) -> tuple[_Rows, int]:
+    if synthetic == "keep":
+        return rows, 0
+    if synthetic == "exclude":
+        return rows.real()
+    signs = rows.signs_of_synthetic()
+    if signs:
+        others = f", and {len(signs) - 1} more files are like it" if len(signs) > 1 else ""
+        raise SchemaError(
+            f"Expected rows from the real world, but {signs[0]}{others}; point at the original source, or leave such "
+            "rows out with read.synthetic=exclude (--set)."
+        )
+    return rows, 0
 
 
 def check_values(rows: Any) -> None:
@@ -201,7 +236,7 @@ def check_not_all_null(null_counts: Sequence[int], num_rows: int) -> None:
     Raises:
         ContentError: Every column is null in every row.
     """
-    if all(count == num_rows for count in null_counts):
+    if num_rows and all(count == num_rows for count in null_counts):
         raise ContentError(
             f"Every value in all {num_rows} rows of {len(null_counts)} columns is null, so there is nothing to learn; "
             "point at a table with at least one known value."
@@ -245,17 +280,7 @@ def _is_scalar(type_: pa.DataType) -> bool:
     return not (pa.types.is_nested(type_) or pa.types.is_interval(type_))
 
 
-def _plain_schema(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([field.with_type(_without_view(field.type)) for field in schema], metadata=schema.metadata)
-
-
-def _without_view(type_: pa.DataType) -> pa.DataType:
-    if type_ == pa.string_view():
-        return pa.large_string()
-    return pa.large_binary() if type_ == pa.binary_view() else type_
-
-
-def _chosen_rows(num_rows: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+def _chosen_rows(num_rows: int, count: int, seed: int) -> NDArray[np.int64]:
     generator = np.random.default_rng(seed)
     if num_rows <= 4 * count:
         return np.sort(generator.permutation(num_rows)[:count])
@@ -268,7 +293,7 @@ def _chosen_rows(num_rows: int, count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(chosen)
 
 
-def _pick(batches: Iterable[pa.RecordBatch], chosen: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+def _pick(batches: Iterable[pa.RecordBatch], chosen: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
     start = 0
     for batch in batches:
         low, high = np.searchsorted(chosen, [start, start + batch.num_rows])
@@ -277,119 +302,3 @@ def _pick(batches: Iterable[pa.RecordBatch], chosen: npt.NDArray[np.int64]) -> I
             mask[chosen[low:high] - start] = True
             yield filter_rows(batch, mask)
         start += batch.num_rows
-
-
-def _open_rows(source: Any, exclude: frozenset[str]) -> _Rows:
-    if isinstance(source, str | PathLike):
-        return open_files(locate(source), exclude)
-    if _is_dataset(source):
-        return _DatasetRows(source)
-    return _MemoryRows(_as_table(source))
-
-
-def _is_dataset(source: Any) -> bool:
-    # pyarrow.dataset drags in pandas; whoever holds a Dataset has paid for that already.
-    module = sys.modules.get("pyarrow.dataset")
-    return module is not None and isinstance(source, module.Dataset)
-
-
-def _as_table(source: Any) -> pa.Table:
-    if isinstance(source, pa.Table):
-        return source
-    try:
-        if type(source).__module__.partition(".")[0] == "pandas":
-            return pa.Table.from_pandas(source, preserve_index=False)
-        return pa.table(source)
-    except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(map(str, error.args)).rstrip(".")
-        if "uplicate" in reason:
-            raise SchemaError(f"Expected unique column names, but the data frame has {reason}; rename them.") from error
-        raise SourceError(
-            f"Expected a path, a pyarrow Table or Dataset, or a DataFrame of plain columns, but Arrow cannot take "
-            f"this {type(source).__name__}: {reason}; convert what it names."
-        ) from error
-
-
-def _conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    arrays = [simple_array(batch.column(field.name), field.type) for field in schema]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _even_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    pending: list[pa.RecordBatch] = []
-    waiting = 0
-    for batch in batches:
-        while batch.num_rows:
-            part = batch.slice(0, _BATCH_ROWS - waiting)
-            batch = batch.slice(part.num_rows)
-            pending.append(part)
-            waiting += part.num_rows
-            if waiting == _BATCH_ROWS:
-                yield from pa.Table.from_batches(pending, schema).combine_chunks().to_batches()
-                pending, waiting = [], 0
-    yield from pa.Table.from_batches(pending, schema).combine_chunks().to_batches()
-
-
-class _HashingSink(io.RawIOBase):
-    """A file that keeps only the digest of what is written to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hash = hashlib.blake2b(digest_size=16)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.hash.update(data)
-        return len(data)
-
-
-def _stream_digest(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> str:
-    sink, plain = _HashingSink(), _plain_schema(schema)
-    with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), plain) as writer:
-        # How the bytes of a view are spread over buffers follows its history, not its values.
-        for batch in _even_batches((batch.cast(plain) for batch in batches), plain):
-            writer.write_batch(batch)
-    return sink.hash.hexdigest()
-
-
-class _MemoryRows:
-    """Rows of a pyarrow Table."""
-
-    uri: str | None = None
-    files: tuple[str, ...] = ()
-
-    def __init__(self, table: pa.Table) -> None:
-        self.schema = simple_schema(table.schema)
-        self.num_rows: int = table.num_rows
-        self._table = table
-
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for batch in self._table.select(schema.names).to_batches(max_chunksize=_BATCH_ROWS):
-            yield _conform(batch, schema)
-
-    def digest(self) -> str:
-        return _stream_digest(self._table.to_batches(), self._table.schema)
-
-
-class _DatasetRows:
-    """Rows of a pyarrow Dataset, in the order of its fragments."""
-
-    uri: str | None = None
-
-    def __init__(self, dataset: "ds.Dataset") -> None:
-        self.schema = simple_schema(dataset.schema)
-        self.files = tuple(getattr(dataset, "files", ()))
-        self._dataset = dataset
-        with reading("a pyarrow dataset"):
-            self.num_rows: int = dataset.count_rows()
-
-    def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        with reading("a pyarrow dataset"):
-            for batch in self._dataset.to_batches(columns=schema.names, batch_size=_BATCH_ROWS, batch_readahead=1):
-                yield _conform(batch, schema)
-
-    def digest(self) -> str:
-        with reading("a pyarrow dataset"):
-            return _stream_digest(self._dataset.to_batches(batch_readahead=1), self._dataset.schema)

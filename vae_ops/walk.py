@@ -152,7 +152,7 @@ class Walk:
         """The source as it is now; with a watermark, only its files that are not in there."""
         read = self.settings.read
         fewest = 2 if unseen is None else 0
-        return open_source(self._source, exclude=read.exclude, min_rows=fewest)
+        return open_source(self._source, exclude=read.exclude, synthetic=read.synthetic, unseen=unseen, min_rows=fewest)
 
     def needed_output(self) -> Output:
         """The output, for steps that cannot do without."""

@@ -156,7 +156,7 @@ def test_rows_written_by_vae_ops(tmp_path: Path) -> None:
     path = write(tmp_path / "x.parquet", labelled)
     refused(SchemaError, lambda: open_source(path), "_is_synthetic", "original source")
     refused(SchemaError, lambda: open_source(path, exclude=["_is_synthetic"]), "original source")
-    assert open_source(path, allow_synthetic=True).num_rows == 3
+    assert open_source(path, synthetic="keep").num_rows == 3
 
 
 def test_all_null_table(tmp_path: Path) -> None:
