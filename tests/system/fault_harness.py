@@ -7,6 +7,7 @@ python tests/system/fault_harness.py --only kill --verbose
 
 import argparse
 import contextlib
+import itertools
 import json
 import sys
 import tempfile
@@ -19,9 +20,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.stand_in_model import LENIENT
+from tests.system.faults.case import Case, Outcome
 from tests.system.faults.local_cases import local_cases
-from tests.system.faults.night import Case, Outcome, Stage, working
+from tests.system.faults.night import Stage, working
+from tests.system.faults.pair_cases import pair_cases
 from tests.system.faults.places import LocalDisk
+from tests.system.faults.source_cases import source_cases
 
 __all__ = ["local_outcomes", "some_of", "table_of"]
 
@@ -50,9 +54,9 @@ def local_stage(root: Path) -> Iterator[tuple[Stage, LocalDisk]]:
 def local_outcomes(root: Path, share: int, only: str = "") -> Iterator[Outcome]:
     """Plays the cases of a local disk."""
     with local_stage(root) as (stage, disk):
-        cases = [case for case in local_cases(stage, disk) if only in str(case)]
-        for case in some_of(cases, share):
-            yield stage.play(case)
+        every = itertools.chain.from_iterable(cases(stage, disk) for cases in (local_cases, source_cases, pair_cases))
+        for case in some_of((case for case in every if only in str(case)), share):
+            yield case.play(stage)
 
 
 def table_of(outcomes: Iterable[Outcome]) -> dict[str, Any]:
@@ -80,7 +84,8 @@ def table_of(outcomes: Iterable[Outcome]) -> dict[str, Any]:
 def _tell(outcomes: Iterable[Outcome], *, verbose: bool) -> Iterator[Outcome]:
     for outcome in outcomes:
         if verbose or outcome.violations:
-            print(f"{outcome.case}: {outcome.ended}", *outcome.violations, sep="\n    ", file=sys.stderr, flush=True)
+            sys.stderr.write("\n    ".join([f"{outcome.case}: {outcome.ended}", *outcome.violations]) + "\n")
+            sys.stderr.flush()
         yield outcome
 
 
@@ -96,7 +101,7 @@ def main() -> int:
         played = local_outcomes(Path(directory), 1 if chosen.full else 12, chosen.only)
         table = table_of(_tell(played, verbose=chosen.verbose))
     table["seconds"] = round(time.monotonic() - begin)
-    print(json.dumps(table, indent=1, ensure_ascii=False))
+    sys.stdout.write(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
     return 1 if table["violations"] else 0
 
 

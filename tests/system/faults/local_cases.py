@@ -5,11 +5,12 @@ The points are those that an undisturbed walk comes by, so that a step that touc
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from tests.system.faults.night import BEFORE, STEPS, Case, Stage, before
+from tests.system.faults.case import Case, point_case
+from tests.system.faults.night import BEFORE, STEPS, Stage, before
 from tests.system.faults.places import EMPTY, LocalDisk
 from tests.system.faults.points import MODIFYING
 
@@ -26,7 +27,6 @@ _ERRORS = {
 }
 
 Walked = tuple[str, tuple[str, ...]]
-PointOf = Mapping[str, Any]
 
 
 def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
@@ -46,12 +46,6 @@ def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
             yield from _small_disks(walked, disk)
 
 
-def _at(kind: str, walked: Walked, point: PointOf, **more: Any) -> Case:
-    fault = {"act": kind, "point": point, **more.pop("fault", {})}
-    where = f"{point['step']}: {point['operation']} {point['role']}, {point['occurrence']}"
-    return Case(more.pop("label", kind), *walked, where, fault, **more)
-
-
 def _ends_of_groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first and the last touch of each name."""
     first: dict[tuple[str, str, str], dict[str, Any]] = {}
@@ -64,7 +58,7 @@ def _ends_of_groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _kills(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
-    return (_at("kill", walked, point) for point in _ends_of_groups(points))
+    return (point_case("kill", *walked, point) for point in _ends_of_groups(points))
 
 
 def _errors(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
@@ -72,7 +66,7 @@ def _errors(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
         for point in points:
             is_hit = operations is None or point["operation"] in operations
             if point["occurrence"] == 1 and is_hit and not point["role"].startswith("SOURCE"):
-                yield _at(kind, walked, point)
+                yield point_case(kind, *walked, point)
 
 
 def _vanishing(walked: Walked, points: list[dict[str, Any]], disk: LocalDisk) -> Iterator[Case]:
@@ -89,7 +83,7 @@ def _vanishing(walked: Walked, points: list[dict[str, Any]], disk: LocalDisk) ->
         label = "store is lost" if lost else "store vanishes for a while"
         aside = {"aside": disk.aside}
         trouble = partial(absence, lost=lost)
-        yield _at("store vanishes", walked, point, label=label, fault=aside, trouble=trouble, loses_store=lost)
+        yield point_case("store vanishes", *walked, point, label=label, fault=aside, trouble=trouble, loses_store=lost)
 
 
 def _jumps(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
@@ -98,7 +92,7 @@ def _jumps(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
         if point["step"] not in seen:
             seen.add(point["step"])
             for seconds in _JUMPS:
-                yield _at("clock jumps", walked, point, fault={"seconds": seconds}, harmless=True)
+                yield point_case("clock jumps", *walked, point, fault={"seconds": seconds}, harmless=True)
 
 
 def _torn_files(walked: Walked, stage: Stage, disk: LocalDisk) -> Iterator[Case]:

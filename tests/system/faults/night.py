@@ -1,20 +1,19 @@
-"""One night under a fault: the stage is set, the fault strikes, the promises are checked, the night is walked again.
+"""The stage: two nights published, a third to come, and a worker that walks it as it is told.
 
-The stage is a source, an output and a store, on a local disk or in a bucket (`places.py`); the walks run in the
-processes of `worker.py`. Which faults there are is the business of `cases.py`.
+A stage is set in a place, a local disk or a bucket (`places.py`); the walks run in the children of `worker.py`. What
+goes wrong there, and when, is the business of `case.py` and of the lists of cases beside it.
 """
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.system.faults.places import EMPTY, Place, locations
+from tests.system.faults.places import Place, locations
 from tests.system.faults.points import anonymous
 from tests.system.faults.promises import (
     latest_id,
@@ -23,7 +22,7 @@ from tests.system.faults.promises import (
     violations_of_tidiness,
 )
 
-__all__ = ["BEFORE", "NIGHT", "STEPS", "Case", "Outcome", "Stage", "Worker", "before", "working"]
+__all__ = ["BEFORE", "NIGHT", "STEPS", "Expected", "Stage", "Worker", "before", "working"]
 
 ROOT = Path(__file__).parents[3]
 NIGHT = 2
@@ -60,69 +59,6 @@ def working() -> Iterator[Worker]:
         yield Worker(process)
         assert process.stdin is not None
         process.stdin.close()
-
-
-def no_trouble() -> contextlib.AbstractContextManager[None]:
-    """Nothing is wrong with the place itself."""
-    return contextlib.nullcontext()
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault and where it strikes.
-
-    Attributes:
-        kind: What goes wrong, in a word or two.
-        state: What the place holds when the night begins.
-        steps: What is walked while it strikes: `augment`, or one step.
-        where: The step and point, for a person.
-        fault: What the worker is told.
-        trouble: Makes trouble outside the walk, and ends it.
-        harmless: Whether the walk must come to its end nevertheless.
-        loses_store: Whether everything in the store is gone for good.
-    """
-
-    kind: str
-    state: str
-    steps: tuple[str, ...]
-    where: str
-    fault: Mapping[str, Any] = field(default_factory=dict)
-    trouble: Callable[[], contextlib.AbstractContextManager[None]] = no_trouble
-    harmless: bool = False
-    loses_store: bool = False
-
-    @property
-    def step(self) -> str:
-        """The step that suffers."""
-        return self.where.partition(":")[0]
-
-    @property
-    def mode(self) -> str:
-        """Whether the steps run one by one or as one walk."""
-        return "augment" if self.steps == ("augment",) else "steps"
-
-    @property
-    def to_the_end(self) -> tuple[str, ...]:
-        """What a scheduler would walk from here on."""
-        return self.steps if self.mode == "augment" else STEPS[STEPS.index(self.steps[0]) :]
-
-    @property
-    def again(self) -> tuple[str, ...]:
-        """What is walked afterwards, undisturbed."""
-        return STEPS if self.loses_store and self.mode == "steps" else self.to_the_end
-
-    def __str__(self) -> str:
-        return f"{self.kind} at {self.where} ({self.mode}, {self.state})"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a case: how the walk ended, and each promise that was broken."""
-
-    case: Case
-    ended: str
-    violations: tuple[str, ...]
-    unclear: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,43 +155,19 @@ class Stage:
             self._expected[key] = Expected(earlier, latest_id(output), frozenset(self.place.names()))
         return self._expected[key]
 
-    def play(self, case: Case) -> Outcome:
-        """Lets the fault strike, checks, walks again, and checks again."""
-        clean = self.expected(case.state, case.to_the_end)
-        output, _ = locations(self.place)
-        self.place.restore(case.state)
-        with case.trouble():
-            answer = self.walk(case.steps, case.fault)
-        ended = how_it_ended(answer)
-        found = violations_for_readers(output, {clean.before, clean.after})
-        if answer["signal"] == signal.SIGALRM:
-            found.append("the walk hung")
-        if case.harmless and ended != "done":
-            found.append(f"the walk should have come to its end, but was {ended}")
-        again = self.walk([*case.again, "gc"])
+    def for_readers(self, allowed: Collection[str]) -> list[str]:
+        """What readers would find amiss if the latest snapshot had to be one of these."""
+        return violations_for_readers(locations(self.place)[0], allowed)
+
+    def walk_again(self, steps: Sequence[str]) -> list[str]:
+        """Walks undisturbed and collects garbage; that this fails is a violation."""
+        again = self.walk([*steps, "gc"])
         if again["error"] or again["signal"]:
-            found.append(f"the next walk fails: {how_it_ended(again)}: {again['error']}")
-        found += violations_for_readers(output, {clean.after})
-        found += self.after_a_night(None if case.loses_store else clean.names)
-        return Outcome(case, ended, tuple(found), unclear_error(answer))
+            return [f"the next walk fails: signal {again['signal']}, {again['error']}"]
+        return []
 
     def after_a_night(self, names: frozenset[str] | None = None) -> list[str]:
         """Violations among models, and litter."""
         output, store = locations(self.place)
         litter = violations_of_tidiness(self.place.names() | self.place.outside(), names)
         return [*violations_among_models(output, store), *map(anonymous, litter)]
-
-
-def how_it_ended(answer: Mapping[str, Any]) -> str:
-    """A word or two: done, refused, failed, or killed."""
-    if answer["signal"]:
-        return f"killed by {signal.Signals(answer['signal']).name}"
-    if answer["error"]:
-        return ("refused: " if answer["error"]["ours"] else "failed: ") + answer["error"]["type"]
-    return "done"
-
-
-def unclear_error(answer: Mapping[str, Any]) -> str:
-    """An error that is none of our tree, and where it came from."""
-    error = answer["error"]
-    return "" if error is None or error["ours"] else f"{error['message']} | {error['where']}"

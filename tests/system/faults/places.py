@@ -74,10 +74,13 @@ class LocalDisk:
 
     def bring_source(self, night: int) -> None:
         """Puts a night's table where the walk looks for it, and nothing else."""
-        shutil.rmtree(self.source, ignore_errors=True)
-        os.mkdir(self.source)
-        for number, part in enumerate(night_parts(night)):
-            pq.write_table(part, f"{self.source}/part-{number}.parquet")
+        _write_source(self.source, night)
+
+    def other_source(self, night: int) -> str:
+        """A night's table elsewhere."""
+        path = str(self.root / f"source-{night}")
+        _write_source(path, night)
+        return path
 
     def spare_part(self, night: int) -> str:
         """The second half of another night's table, outside the source."""
@@ -149,6 +152,13 @@ class LocalDisk:
     @property
     def _ballast(self) -> Path:
         return self.disk / "ballast"
+
+
+def _write_source(directory: str, night: int) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    os.mkdir(directory)
+    for number, part in enumerate(night_parts(night)):
+        pq.write_table(part, f"{directory}/part-{number}.parquet")
 
 
 def locations(place: Place) -> tuple[Location, Location]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["MODIFYING", "Places", "Point", "Touches"]
+__all__ = ["MODIFYING", "Places", "Point", "Touches", "announcing_waits", "anonymous"]
 
 # A touch of these kinds changes the disk, or prepares to.
 MODIFYING = frozenset({"write", "rename to", "remove", "make directory", "remove directory", "truncate", "sync"})
@@ -97,6 +97,15 @@ class Touches:
             sync(descriptor)
 
         os.fsync = synced
+
+    def reported(self, step: str) -> None:
+        """A step has told how far it is, which happens between its touches too."""
+        self.step = step
+        self._busy = True
+        try:
+            self._note("report", "PROGRESS")
+        finally:
+            self._busy = False
 
     def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
         if self._busy:

@@ -60,7 +60,7 @@ def suffer(request: Request, say: Callable[[Mapping[str, Any]], None]) -> None:
         with _short_files(fault):
             for step in request["steps"]:
                 _do(step, request, touches)
-    except Exception as raised:
+    except Exception as raised:  # noqa: BLE001 - told to the harness, which judges it
         where = "".join(traceback.format_exception(raised)[-3:])
         error = {"type": type(raised).__name__, "message": str(raised), "ours": isinstance(raised, VaeOpsError)}
         error["where"] = where
@@ -72,7 +72,7 @@ def _do(step: str, request: Request, touches: Touches) -> None:
     touches.step = step
 
     def listen(progress: Progress) -> None:
-        touches.step = progress.step
+        touches.reported(progress.step)
 
     settings = RunSettings.from_dict(request["settings"])
     if step == "augment":
@@ -89,7 +89,7 @@ def _do(step: str, request: Request, touches: Touches) -> None:
         _collect(request)
     else:
         spec = StepSpec(request["source"], request["store"], request["output"], RUN_ID, settings)
-        getattr(steps, step)(spec)
+        getattr(steps, step)(spec, report=listen)
 
 
 def _collect(request: Request) -> None:

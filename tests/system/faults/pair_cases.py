@@ -1,0 +1,66 @@
+"""Two walks at once: the first stands still at a point, as a slow or frozen machine does, while the second goes on.
+
+The second walks the same run (a scheduler that has lost sight of the first), or another table into the same store and
+output (another DAG).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tests.system.faults.case import Case, Outcome, how_it_ended, point_case
+from tests.system.faults.night import BEFORE, NIGHT, STEPS, Stage, before
+from tests.system.faults.places import LocalDisk, locations
+from tests.system.faults.promises import latest_id
+
+__all__ = ["pair_cases"]
+
+
+@dataclass(frozen=True)
+class _TwoAtOnce(Case):
+    """The plot: both come to their ends or are refused, and the last of those who published is the latest."""
+
+    other_source: str = ""
+
+    def play(self, stage: Stage) -> Outcome:
+        clean = stage.expected(self.state, self.to_the_end)
+        stage.place.restore(self.state)
+        second = stage.request(self.to_the_end) | ({"source": self.other_source} if self.other_source else {})
+        answer = stage.walk_two(stage.request(self.steps, self.fault), second)
+        found = [fault for who in ("first", "second") for fault in _violations_of(answer[who])]
+        if self.other_source:
+            found += self._who_is_latest(stage, answer, clean.before, clean.after)
+        else:
+            found += stage.for_readers({clean.before, clean.after})
+        found += stage.walk_again(self.again)
+        found += stage.for_readers({clean.after})
+        found += stage.after_a_night(None if self.other_source else clean.names)
+        ended = f"{how_it_ended(answer['first'])}, the other one {how_it_ended(answer['second'])}"
+        return Outcome(self, ended, tuple(found))
+
+    def _who_is_latest(self, stage: Stage, answer: Mapping[str, Any], before_id: str, own: str) -> list[str]:
+        latest = latest_id(locations(stage.place)[0])
+        has_ended = {who: how_it_ended(answer[who]) == "done" for who in ("first", "second")}
+        others = has_ended["second"] and latest not in (before_id, own)
+        if not (others or (has_ended["first"] and latest == own) or (latest == before_id and not any(has_ended))):
+            return [f"the latest snapshot is {latest}, which fits neither of the two: {has_ended}"]
+        return stage.for_readers({latest})
+
+
+def pair_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
+    """A standstill at the first touch of each name."""
+    other = disk.other_source(NIGHT + 1)
+    for state, steps in [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]:
+        for point in stage.points_of(state, steps):
+            if point["occurrence"] == 1 and not point["role"].startswith("SOURCE"):
+                yield point_case("pause", state, steps, point, label="the same run twice", make=_TwoAtOnce)
+                if steps == ("augment",):
+                    yield point_case(
+                        "pause", state, steps, point, label="another run", make=_TwoAtOnce, other_source=other
+                    )
+
+
+def _violations_of(answer: Mapping[str, Any]) -> list[str]:
+    """Of two walks, each is done or refused; neither dies, hangs, or stumbles over the other."""
+    is_well = not answer["signal"] and (answer["error"] is None or answer["error"]["ours"])
+    return [] if is_well else [f"one of two walks was {how_it_ended(answer)}: {answer['error']}"]
