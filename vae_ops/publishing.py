@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from vae_ops.errors import OutputError, SourceError
 from vae_ops.storage import Location, locate
 from vae_ops.store import Output, move_tree
-from vae_ops.table import SYNTHETIC_COLUMN
+from vae_ops.synthetic_marks import MARK_PREFIX, SYNTHETIC_COLUMN
 
 __all__ = [
     "LatestSnapshot",
@@ -71,7 +71,7 @@ class Provenance:
     def key_values(self) -> dict[str, str]:
         """Entries of the Parquet key-value metadata."""
         values = {**asdict(self), "format_version": FORMAT_VERSION}
-        return {f"vae_ops.{key}": str(values[key]) for key in sorted(values)}
+        return {f"{MARK_PREFIX}{key}": str(values[key]) for key in sorted(values)}
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ def part_provenance(location: Location) -> Provenance:
     """What a written file says about where its rows come from; nothing that holds, if vae-ops did not write it."""
     with location.open_input() as stream, pq.ParquetFile(stream) as file:
         found = file.metadata.metadata or {}
-    values = {field.name: found.get(f"vae_ops.{field.name}".encode(), b"").decode() for field in fields(Provenance)}
+    names = [field.name for field in fields(Provenance)]
+    values = {name: found.get(f"{MARK_PREFIX}{name}".encode(), b"").decode() for name in names}
     return Provenance(**{**values, "seed": int(values["seed"] or -1)})
 
 
