@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vae_ops.encoding.base import NOT_APPLICABLE, Codes, Fractions, Tokens
-from vae_ops.encoding.row import LOG_SIGMA_RANGE, TokenLayout
+from vae_ops.encoding.row import LOG_SIGMA_RANGE, WAVE_NUMBERS, TokenLayout
+from vae_ops.errors import BundleError
 
-__all__ = ["BLOCK_ROWS", "TokenSampler", "blocks_of_shard"]
+__all__ = ["BLOCK_ROWS", "TokenSampler", "blocks_of_shard", "check_weights"]
 
 BLOCK_ROWS = 4096
 # Counts are corrected after each of these: noise of the whole block falls to that of one batch.
@@ -41,6 +42,65 @@ def blocks_of_shard(rows: int, shard: int, shards: int) -> Iterator[tuple[int, i
     blocks = -(-rows // BLOCK_ROWS)
     for block in range(blocks * shard // shards, blocks * (shard + 1) // shards):
         yield block, min(BLOCK_ROWS, rows - block * BLOCK_ROWS)
+
+
+def check_weights(layout: TokenLayout, facts: Mapping[str, Any], arrays: _Arrays) -> None:
+    """Makes sure that weights which were read from somewhere are those of a network over these tokens.
+
+    Args:
+        layout: The tokens of a row.
+        facts: The network's `size` by field, its `token_order` and its `groups`.
+        arrays: Weights by name.
+
+    Raises:
+        BundleError: A weight is missing, superfluous, of another shape or type, or not finite; or the facts
+            contradict the layout.
+    """
+    size, groups, count = facts["size"], [tuple(group) for group in facts["groups"]], len(layout)
+    widths = [value for name, value in size.items() if name not in ("context_rank", "autoregressive", "variational")]
+    widths += [size["context_rank"] or 1, *facts["token_order"], *(bound for group in groups for bound in group)]
+    if any(type(value) is not int or value < 0 for value in widths) or size["embedding_dim"] < len(WAVE_NUMBERS):
+        raise BundleError(f"The widths of the network are not whole numbers, or too small: {size}.")
+    starts, stops = [start for _, start, _ in groups], [stop for *_, stop in groups]
+    if sorted(facts["token_order"]) != list(range(count)) or [0, *stops] != [*starts, count]:
+        raise BundleError(f"The network's heads are not one for each of the table's {count} tokens.")
+    if any(
+        layout.tokens[token].size > group[0] for group in groups for token in facts["token_order"][slice(*group[1:])]
+    ):
+        raise BundleError("A token of the table has more values than the network's head for it.")
+    # Layers are counted before they are listed: a number that somebody made up may be of any size.
+    expected = _shapes(layout, size, groups) if size["hidden_layers"] + size["head_layers"] < len(arrays) else {}
+    found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
+    if found != {name: (np.dtype(np.float32), shape) for name, shape in expected.items()}:
+        raise BundleError("The weights are not those of the network that the model describes.")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise BundleError("Some weights are not finite numbers.")
+
+
+def _shapes(
+    layout: TokenLayout, size: Mapping[str, Any], groups: Sequence[tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of all weights of a `TabularNetwork`, and of the training shares, by name."""
+    count, width, hidden, head = len(layout), size["embedding_dim"] + 1, size["hidden_units"], size["head_units"]
+    latent, values = size["latent_dim"], int(layout.sizes.sum())
+    dense = {"posterior": (hidden, latent * (1 + size["variational"])), "context": (hidden, count * head)}
+    for name, inputs in (("encoder", count * width), ("decoder", latent)):
+        dense[f"{name}_0"] = (inputs, hidden)
+        dense |= {f"{name}_{layer}": (hidden, hidden) for layer in range(1, size["hidden_layers"] + 1)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (values, width - 1), "shares": (values,)}
+    shapes |= {f"{name}_kernel": shape for name, shape in dense.items()}
+    shapes |= {f"{name}_bias": shape[1:] for name, shape in dense.items()}
+    if size["autoregressive"] and size["context_rank"] is None:
+        shapes["earlier_kernel"] = (count * width, count * head)
+    elif size["autoregressive"]:
+        rank = size["context_rank"]
+        shapes |= {"memory_kernel": (count, width, rank), "recall_kernel": (count, rank, head)}
+    for layer in range(size["head_layers"]):
+        shapes |= {f"head_{layer}_kernel": (count, head, head), f"head_{layer}_bias": (count, head)}
+    for vocabulary, start, stop in groups:
+        shapes[f"logits_{vocabulary}_kernel"] = (stop - start, head, vocabulary)
+        shapes[f"logits_{vocabulary}_bias"] = (stop - start, vocabulary)
+    return shapes
 
 
 @dataclass(frozen=True)

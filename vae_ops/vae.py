@@ -19,7 +19,7 @@ from vae_ops.encoding.base import Carried, Codes
 from vae_ops.encoding.row import RowEncoding, TokenLayout, extend_row_encoding, fit_row_encoding
 from vae_ops.errors import BundleError, CannotRefreshError, UsageError, VaeOpsError
 from vae_ops.holdout import halve_holdout, split_holdout
-from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard
+from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard, check_weights
 from vae_ops.schema import SemanticType, infer_semantic_types
 from vae_ops.settings import ReadSettings, TrainSettings
 from vae_ops.storage import Location
@@ -99,8 +99,10 @@ class TabularVAE:
         Raises:
             InputError: The table cannot be learned from.
         """
-        table = open_source(source, exclude=self._read.exclude).sample(self._read.max_training_rows, self._read.seed)
-        training, holdout = split_holdout(table, self._read.holdout_fraction, self._read.seed)
+        read = self._read
+        opened = open_source(source, exclude=read.exclude, synthetic=read.synthetic)
+        table = opened.sample(read.max_training_rows, read.seed)
+        training, holdout = split_holdout(table, read.holdout_fraction, read.seed)
         return self.fit_tables(training, holdout)
 
     def fit_tables(self, training: pa.Table, holdout: pa.Table, *, checkpoint: Location | None = None) -> Self:
@@ -363,7 +365,9 @@ class TabularVAE:
         loaded._rows = RowEncoding.from_state(schema, tree["encoding"])
         loaded._arrays = tree["network"].pop("arrays")
         loaded._facts = tree["network"]
-        loaded.training_record = tree["training"]
+        if loaded._has_tokens:
+            check_weights(loaded._rows.layout, loaded._facts, loaded._arrays)
+        loaded.training_record = dict(tree["training"])
         return loaded
 
 

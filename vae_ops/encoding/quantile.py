@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from vae_ops.errors import BundleError
+
 __all__ = ["DecimalGrid", "QuantileCoder"]
 
 # int64 or float64.
@@ -250,10 +252,29 @@ class QuantileCoder:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
-        """The inverse of `state`."""
+        """The inverse of `state`.
+
+        Raises:
+            BundleError: The state is not one that `fit` could have given.
+        """
         grid = state["grid"]
         rebuilt = None if grid is None else DecimalGrid(tuple(grid["decades"]), tuple(grid["decimals"]))
-        return cls(**{**state, "grid": rebuilt})
+        coder = cls(**{**state, "grid": rebuilt})
+        coder._check()
+        return coder
+
+    def _check(self) -> None:
+        kind = np.dtype(np.int64 if self.grid is None else np.float64)
+        found = [(array.dtype, array.ndim) for array in (self.exact, self.knots, self.cuts)]
+        if found != [(kind, 1), (kind, 1), (np.dtype(np.int64), 1)] or self.spans.shape != (self.size, 2):
+            raise BundleError("The arrays of a saved column are not of the kinds and shapes that its tokens need.")
+        ends = [0, len(self.knots) - 1] if self.bins else []
+        is_sorted = all(np.all(array[1:] >= array[:-1]) for array in (self.exact, self.knots))
+        if not is_sorted or self.cuts[[0, -1][: len(ends)]].tolist() != ends or np.any(np.diff(self.cuts) < 1):
+            raise BundleError("The values of a saved column are not in order.")
+        numbers = (self.exact, self.knots, self.spans)
+        if self.size < 1 or self.step < 1 or not all(np.all(np.isfinite(array)) for array in numbers):
+            raise BundleError("The values of a saved column are missing or not finite.")
 
 
 def _nearest(ordered: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:

@@ -182,7 +182,16 @@ class RowEncoding:
                     "vae-ops does not know; load the model with the version that wrote it, or newer."
                 )
             encodings.append(ENCODINGS[column["kind"]].from_state(field, column["state"]))
-        return cls(schema, tuple(encodings))
+        rows = cls(schema, tuple(encodings))
+        rows.decode(rows._ends(), 0)
+        return rows
+
+    def _ends(self) -> Codes:
+        """Two rows, with the first and the last value of every token: what can decode them can decode all."""
+        tokens = np.column_stack([np.zeros(len(self.layout), dtype=np.int32), self.layout.sizes - 1]).T
+        for index in range(len(self.layout)):
+            tokens[~self.layout.applies(index, tokens), index] = NOT_APPLICABLE
+        return Codes.of(tokens)
 
 
 def fit_row_encoding(table: pa.Table, semantic_types: Mapping[str, SemanticType], *, rare_rows: int) -> RowEncoding:
