@@ -198,10 +198,12 @@ _REMEDY = (
 def _shares(column: _Column, limits: _Limits) -> ColumnDrift:
     """The total variation between the shares of values, as far as the sketches are sure of it.
 
-    Counts may be too low by the error of their sketch, so the smaller of a value's two shares is raised by that much.
+    Values of fewer than five rows count together. Counts may be too low by the error of their sketch, so the smaller of
+    a value's two shares is raised by that much.
     """
     old, new = column.old, column.new
-    before, now = column.counts(old), column.counts(new)
+    chosen = np.flatnonzero(column.counts(old) + column.counts(new) >= _FEWEST_ROWS)
+    before, now = column.counts(old)[chosen], column.counts(new)[chosen]
     lost = np.maximum(before / old.known - (now + new.frequent_error) / new.known, 0)
     gained = np.maximum(now / new.known - (before + old.frequent_error) / old.known, 0)
     distance = min(max(float(lost.sum()), float(gained.sum())), 1.0)
@@ -212,7 +214,7 @@ def _shares(column: _Column, limits: _Limits) -> ColumnDrift:
     if distance > 0:
         index = int(np.argmax(np.maximum(lost, gained)))
         shares = f"from {percent(before[index] / old.known)} to {percent(now[index] / new.known)}"
-        most = f", that of {_short(column.items[index])} {shares}"
+        most = f", that of {_short(column.items[chosen[index]])} {shares}"
     sentence = (
         f"Column {column.name!r}: the shares of its values moved by {percent(distance)}{most}; chance explains "
         f"{percent(noise)}."

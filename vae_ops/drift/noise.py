@@ -10,8 +10,6 @@ from scipy.special import bdtr, chdtri, gammaln
 
 __all__ = ["absence_odds", "fewest_telling", "gumbel_quantile", "ks_noise", "total_variation", "variation_noise"]
 
-# Fewer rows are far from normal, so the rarest values count together.
-_FEWEST_NORMAL = 5
 _CHI_DEGREES = np.geomspace(1.0, 1e5, 500)
 # Squared mean over mean square of a chi variable, which rises from 2/π with its degrees of freedom.
 _CHI_RATIOS = 2 / _CHI_DEGREES * np.exp(2 * (gammaln((_CHI_DEGREES + 1) / 2) - gammaln(_CHI_DEGREES / 2)))
@@ -32,14 +30,16 @@ def variation_noise(before: NDArray[np.float64], now: NDArray[np.float64], level
 
     The differences of shares are nearly normal, so mean and variance of half the sum of their absolute values are known
     (Nabeya, "Absolute moments in 2-dimensional normal distribution", 1951). A chi distribution with that mean and
-    variance is exact for two categories and nearly normal for many.
+    variance is exact for two categories and nearly normal for many. Bernstein's second term makes room for counts that
+    are too few to be normal.
 
     Args:
         before: `(categories,)` rows of each category in one sample, at least one in all.
         now: The same in the other.
         level: Above 0, at most 1.
     """
-    shares = _pooled_shares(before, now)
+    shares = (before + now) / (before.sum() + now.sum())
+    shares = shares[(shares > 0) & (shares < 1)]
     if not len(shares):
         return 0.0
     deviations = np.sqrt(shares * (1 - shares) * (1 / before.sum() + 1 / now.sum()))
@@ -48,20 +48,14 @@ def variation_noise(before: NDArray[np.float64], now: NDArray[np.float64], level
     np.fill_diagonal(correlations, 1.0)
     bends = correlations * np.arcsin(correlations) + np.sqrt(1 - correlations**2) - 1
     variance = 2 / np.pi * (bends * np.outer(deviations, deviations)).sum() / 4
-    return _chi_quantile(np.sqrt(2 / np.pi) * deviations.sum() / 2, variance, level)
-
-
-def _pooled_shares(before: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
-    pooled = before + now
-    rare = pooled < _FEWEST_NORMAL
-    shares = np.append(pooled[~rare], pooled[rare].sum()) / pooled.sum()
-    return np.asarray(shares[(shares > 0) & (shares < 1)])
+    few = -np.log(level) / 3 / min(before.sum(), now.sum())
+    return min(_chi_quantile(np.sqrt(2 / np.pi) * deviations.sum() / 2, variance, level) + float(few), 1.0)
 
 
 def _chi_quantile(mean: float, variance: float, level: float) -> float:
     square = mean**2 + variance
     degrees = float(np.interp(mean**2 / square, _CHI_RATIOS, _CHI_DEGREES))
-    return min(float(np.sqrt(square / degrees * chdtri(degrees, level))), 1.0)
+    return float(np.sqrt(square / degrees * chdtri(degrees, level)))
 
 
 def ks_noise(rows: int, others: int, level: float) -> float:
