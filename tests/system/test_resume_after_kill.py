@@ -44,9 +44,7 @@ def contents(bundle: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(1800)
-def test_killed_again_and_again_it_ends_with_the_same_bytes(
-    train: Train, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
+def test_killed_again_and_again_it_ends_with_the_same_bytes(train: Train, tmp_path: Path) -> None:
     assert train(tmp_path / "whole")["status"] == 0
     rng = random.Random(SEED)
     bundle, checkpoints = tmp_path / "bundle", tmp_path / "checkpoints"
@@ -63,5 +61,3 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
     assert answer["status"] == 0
     assert contents(bundle) == contents(tmp_path / "whole")
     assert answer["began"] > began[0], "it went on from a checkpoint instead of beginning anew"
-    record_property("died_at", moments)
-    record_property("began_at", [*began, answer["began"]])
