@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vae_ops.bundle import Bundle
 from vae_ops.encoding.base import Carried, Codes
 from vae_ops.encoding.row import RowEncoding, TokenLayout, extend_row_encoding, fit_row_encoding
-from vae_ops.errors import BundleError, CannotRefreshError, UsageError, VaeOpsError
+from vae_ops.errors import BundleError, CannotRefreshError, UsageError
 from vae_ops.holdout import halve_holdout, split_holdout
 from vae_ops.sampling import BLOCK_ROWS, TokenSampler, blocks_of_shard, check_weights
 from vae_ops.schema import SemanticType, infer_semantic_types
@@ -347,12 +347,12 @@ class TabularVAE:
         bundle = Bundle.read(directory)
         try:
             loaded = cls._restored(bundle.unpack())
-        # What the files hold is what was saved, or somebody made them up: then anything may be missing or absurd.
-        except (VaeOpsError, pa.ArrowException, LookupError, ArithmeticError, TypeError, ValueError, AttributeError,
-                RecursionError, MemoryError) as error:  # fmt: skip
+        # The files hold what was saved, or what somebody made up: then anything may be missing or absurd.
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise BundleError(
-                f"{os.fspath(directory)} is not a model that this version of vae-ops can use "
-                f"({type(error).__name__}: {error}); restore the model or train anew."
+                f"{os.fspath(directory)} is not a model that this version of vae-ops can use ({reason}); "
+                "restore the model or train anew."
             ) from error
         loaded.version = bundle.version
         return loaded

@@ -78,6 +78,14 @@ class DecimalGrid:
         kept = np.maximum.accumulate(kept[::-1])[::-1].tolist()
         return cls(tuple(int(d) for d in found), tuple(-1 if d > _MAX_DECIMALS else d for d in kept))
 
+    def check(self) -> None:
+        """Makes sure that a grid which was read from somewhere is one that `fit` could have given."""
+        limits = len(self.decades) * [(-_MAX_DECIMALS, 18)] + len(self.decimals) * [(-1, _MAX_DECIMALS)]
+        numbers = zip((*self.decades, *self.decimals), limits, strict=True)
+        is_whole = all(type(number) is int and low <= number <= high for number, (low, high) in numbers)
+        if not is_whole or len(self.decades) != len(self.decimals) or list(self.decades) != sorted(set(self.decades)):
+            raise BundleError("The decimals of a saved column are not whole numbers by decade.")
+
     def snap(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rounds each value to the decimals of the nearest seen decade; shape (n,) in and out."""
         if not self.decades:
@@ -272,6 +280,8 @@ class QuantileCoder:
         is_sorted = all(np.all(array[1:] >= array[:-1]) for array in (self.exact, self.knots))
         if not is_sorted or self.cuts[[0, -1][: len(ends)]].tolist() != ends or np.any(np.diff(self.cuts) < 1):
             raise BundleError("The values of a saved column are not in order.")
+        if self.grid is not None:
+            self.grid.check()
         numbers = (self.exact, self.knots, self.spans)
         if self.size < 1 or self.step < 1 or not all(np.all(np.isfinite(array)) for array in numbers):
             raise BundleError("The values of a saved column are missing or not finite.")
