@@ -19,6 +19,7 @@ from vae_ops.validation.fidelity import discrete_codes
 
 __all__ = [
     "FEWEST_ITERATIONS",
+    "FOLDS",
     "MAX_CELLS",
     "C2stResult",
     "C2stScores",
@@ -101,7 +102,7 @@ class C2stScores:
 
     Attributes:
         real: float64 `(rows,)`, from 0 to 1; empty where there are too few rows.
-        synthetic: The same of as many synthetic rows.
+        synthetic: The same of as many synthetic rows, or a multiple of them.
         names: Columns used.
         losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance.
     """
@@ -119,21 +120,36 @@ def c2st_scores(
     seed: int = 0,
     max_cells: int = MAX_CELLS,
     max_iterations: int = MAX_ITERATIONS,
+    most_per_real: int = 1,
 ) -> C2stScores:
     """Scores that `c2st` makes its AUC of; arguments as there.
 
     Against tables of equally many synthetic rows and one seed, the same real rows are scored in the same folds.
+
+    Args:
+        real: Real rows.
+        synthetic: Synthetic rows, encoded together with `real`.
+        seed: Decides samples, folds and shuffles.
+        max_cells: Most rows × columns to look at, of both sides together.
+        max_iterations: Most boosting rounds.
+        most_per_real: Synthetic rows beside each real one, where there are so many and they may be looked at: an AUC of
+            few real rows is then known better.
     """
     rows, most = _size(real, synthetic, max_cells)
     generator = np.random.default_rng(seed)
     names = [list(real)[index] for index in _sample(len(real), most, generator)]
     if rows < FOLDS or not names:
         return C2stScores(np.empty(0), np.empty(0), tuple(names), ())
-    sides = [take_rows({n: t[n] for n in names}, _sample(row_count(t), rows, generator)) for t in (real, synthetic)]
+    affordable = max_cells // (rows * len(names)) - 1
+    counts = rows, rows * max(1, min(most_per_real, affordable, row_count(synthetic) // rows))
+    sides = [
+        take_rows({n: t[n] for n in names}, _sample(row_count(t), count, generator))
+        for t, count in zip((real, synthetic), counts, strict=True)
+    ]
     features, categorical = _features(sides[0], sides[1])
     # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
     with threadpool_limits(1):
-        scores, losses = _cross_validate(features, np.repeat([0, 1], rows), categorical, seed, max_iterations)
+        scores, losses = _cross_validate(features, np.repeat([0, 1], counts), categorical, seed, max_iterations)
     return C2stScores(scores[:rows], scores[rows:], tuple(names), tuple(losses))
 
 
@@ -149,8 +165,7 @@ def _cross_validate(
     for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels):
         trees = _trees(len(fit), categorical, seed, most).fit(features[fit], labels[fit])
         scores[test] = trees.predict_proba(features[test])[:, 1]
-    side = len(labels) // 2
-    if roc_auc_score(labels, scores) <= 0.5 + SUSPICIOUS * auc_standard_error(0.5, side, side):
+    if roc_auc_score(labels, scores) <= 0.5 + SUSPICIOUS * auc_standard_error(0.5, *np.bincount(labels)):
         return scores, []
     return scores, _shuffle_losses(trees, features[test], labels[test], np.random.default_rng(seed))
 

@@ -18,7 +18,7 @@ from vae_ops.validation.columns import EncodedTable, align_table, encode_tables,
 from vae_ops.validation.comparison import trending_columns, unseen_rows
 from vae_ops.validation.evidence import Interval
 from vae_ops.validation.fidelity import choose_pairs
-from vae_ops.validation.joint import c2st_scores
+from vae_ops.validation.joint import C2stScores, c2st_scores
 from vae_ops.validation.neighbours import measure_units, place_rows
 from vae_ops.validation.paired import (
     FEWEST_GROUPS,
@@ -39,7 +39,8 @@ LEVEL = 0.05  # odds that any interval of a trial misses its difference
 COMPARED_CELLS = 2_000_000  # rows × columns of each side, so that 300 columns are compared on 6,600 rows
 FEWEST_ROWS = 1_000
 MAX_PAIRS = 1_000
-C2ST_CELLS = 300_000  # rows × columns of both sides, two seconds a model
+C2ST_CELLS = 300_000  # rows × columns of both sides, one to two seconds a model
+C2ST_ITERATIONS, C2ST_PER_REAL = 60, 3
 QUERIES = 4_000
 INDEX_CELLS = 5_000_000  # rows × columns of the training rows searched, about a second
 SHARE_WORK = 800_000_000  # differences of two values, about a second
@@ -193,9 +194,15 @@ def _fidelity(sides: _Sides, settings: GateSettings) -> Iterable[_Compared]:
         yield from _whole("pair_error_percent", joint[-1], settings.max_pair_error_percent)
         yield from _each("dependence_error_percent", dependence[:-1], pairs, settings.max_dependence_error_percent)
     if settings.max_c2st_auc is not None:
-        scores = [c2st_scores(unseen, model, seed=seed, max_cells=C2ST_CELLS) for model in models]
+        scores = [_scores(unseen, model, seed) for model in models]
         if len(scores[0].real):
             yield _Compared("c2st_auc", [compare_aucs(*scores)], [()], 1.0, settings.max_c2st_auc - 0.5)
+
+
+def _scores(unseen: EncodedTable, model: EncodedTable, seed: int) -> C2stScores:
+    return c2st_scores(
+        unseen, model, seed=seed, max_cells=C2ST_CELLS, max_iterations=C2ST_ITERATIONS, most_per_real=C2ST_PER_REAL
+    )
 
 
 def _whole(metric: str, difference: Difference, allowed: float | None) -> Iterable[_Compared]:
