@@ -17,12 +17,14 @@ from fsspec import get_filesystem_class
 
 from vae_ops.storage import Location, locate
 
-__all__ = ["ObjectStore", "moto_endpoint", "object_store", "reaching"]
+__all__ = ["ObjectStore", "moto_endpoint", "moto_server", "object_store", "reaching"]
 
 # The server ends with its stdin, so that not even a killed test leaves one behind.
 _SERVER = """
-import sys
+import logging, sys
 from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print(server.get_host_and_port()[1], flush=True)
@@ -71,15 +73,22 @@ class ObjectStore:
         return sorted(path.partition("/")[2] for path in self.location().fs.find(self.bucket))
 
 
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    """URL of a moto server on loopback."""
+@contextlib.contextmanager
+def moto_server() -> Iterator[str]:
+    """A moto server on loopback for the length of a `with` block, by its URL."""
     command = [sys.executable, "-c", _SERVER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    """URL of a moto server on loopback."""
+    with moto_server() as endpoint:
+        yield endpoint
 
 
 @contextlib.contextmanager

@@ -4,9 +4,7 @@ Fast, deterministic and of the same interface as `TabularVAE`, down to shards an
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pyarrow as pa
 
 from vae_ops.errors import BundleError
 from vae_ops.settings import ReadSettings, TrainSettings
+from vae_ops.storage import locate
 
 # A model that repeats its training rows copies all of them, which the gate must not mind.
 _PRIVACY = ("copy_excess_percent", "near_copy_excess_percent", "dcr_share_percent", "membership_auc")
@@ -88,16 +87,17 @@ class StandInModel:
             writer.write_table(self._rows)
         rows = sink.getvalue().to_pybytes()
         self.version = hashlib.sha256(rows).hexdigest()[:16]
-        Path(directory).mkdir()
-        Path(directory, "rows.arrow").write_bytes(rows)
-        Path(directory, "manifest.json").write_text(json.dumps({"version": self.version}))
+        place = locate(directory)
+        place.make_dirs()
+        place.child("rows.arrow").write_atomic(rows)
+        place.child("manifest.json").write_json({"version": self.version})
         return self.version
 
     @classmethod
     def load(cls, directory: str) -> "StandInModel":
         try:
-            rows = Path(directory, "rows.arrow").read_bytes()
-            version = json.loads(Path(directory, "manifest.json").read_text())["version"]
+            rows = locate(directory).child("rows.arrow").read_bytes()
+            version = locate(directory).child("manifest.json").read_json()["version"]
         except OSError as error:
             raise BundleError(f"Expected a model in {directory!r}: {error.strerror}.") from error
         if hashlib.sha256(rows).hexdigest()[:16] != version:

@@ -97,7 +97,6 @@ ACTS: dict[str, tuple[Callable[..., Act], bool]] = {
     "input/output error": (_raising(errno.EIO, None), False),
     "full disk": (_raising(errno.ENOSPC, _GROWING), True),
     "read-only disk": (_raising(errno.EROFS, MODIFYING), True),
-    "no permission": (_raising(errno.EACCES, None), False),
     "store vanishes": (_vanish, False),
     "clock jumps": (_jump, False),
     "source changes": (_change_source, False),

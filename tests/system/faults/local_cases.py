@@ -21,7 +21,6 @@ _JUMPS = (_YEARS, -_YEARS, 2 * 86_400.0, -3_600.0)
 _SMALL_DISK = 8 * 2**20
 _ERRORS = {
     "input/output error": None,
-    "no permission": MODIFYING,
     "full disk": MODIFYING - {"remove", "remove directory", "sync"},
     "read-only disk": MODIFYING,
 }
@@ -40,7 +39,7 @@ def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
         yield from _jumps(walked, points[walked])
         yield from _torn_files(walked, stage, disk)
     first: Walked = EMPTY, ("augment",)
-    yield from _kills(first, stage.points_of(*first))
+    yield from (point_case("kill", *first, point) for point in stage.points_of(*first) if point["occurrence"] == 1)
     if disk.can_mount():
         for walked in walks:
             yield from _small_disks(walked, disk)
@@ -97,9 +96,11 @@ def _jumps(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
 
 def _torn_files(walked: Walked, stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     """No file may grow beyond the size of each file that the walk writes, so that each is once the first to be torn."""
-    stage.points_of(*walked)
-    sizes = {path.stat().st_size for path in disk.disk.rglob("*") if path.is_file()}
     state, steps = walked
+    stage.place.restore(state)
+    earlier = {path for path in disk.disk.rglob("*") if path.is_file()}
+    stage.points_of(*walked)
+    sizes = {path.stat().st_size for path in disk.disk.rglob("*") if path.is_file() and path not in earlier}
     for size in sorted({1, 100, *sizes}):
         for deadly, kind in ((True, "killed within a write"), (False, "write cut short")):
             where = f"{steps[0]}: files of at most {size - 1} bytes"
@@ -117,6 +118,6 @@ def _small_disks(walked: Walked, disk: LocalDisk) -> Iterator[Case]:
 
     page = os.sysconf("SC_PAGESIZE")
     state, steps = walked
-    for pages in (*range(0, 48, 3), *range(48, 240, 16)):
+    for pages in (*range(0, 48, 4), *range(48, 240, 24)):
         where = f"{steps[0]}: {pages * page // 1024} KiB left"
         yield Case("disk fills up", state, steps, where, trouble=partial(nearly_full, pages * page))

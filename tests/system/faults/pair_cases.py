@@ -11,6 +11,7 @@ from typing import Any
 from tests.system.faults.case import Case, Outcome, how_it_ended, point_case
 from tests.system.faults.night import BEFORE, NIGHT, STEPS, Stage, before
 from tests.system.faults.places import LocalDisk, locations
+from tests.system.faults.points import MODIFYING
 from tests.system.faults.promises import latest_id
 
 __all__ = ["pair_cases"]
@@ -48,11 +49,11 @@ class _TwoAtOnce(Case):
 
 
 def pair_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
-    """A standstill at the first touch of each name."""
+    """A standstill wherever something is about to change, or to be locked."""
     other = disk.other_source(NIGHT + 1)
     for state, steps in [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]:
         for point in stage.points_of(state, steps):
-            if point["occurrence"] == 1 and not point["role"].startswith("SOURCE"):
+            if point["occurrence"] == 1 and point["operation"] in (*MODIFYING, "lock"):
                 yield point_case("pause", state, steps, point, label="the same run twice", make=_TwoAtOnce)
                 if steps == ("augment",):
                     yield point_case(

@@ -90,7 +90,7 @@ def name_of(method: str, path: str, headers: Mapping[str, str]) -> tuple[str, st
         operation = "upload"
     elif "x-amz-copy-source" in headers:
         operation = "copy to"
-    elif "if-none-match" in headers or "if-match" in headers:
+    elif method == "PUT" and ("if-none-match" in headers or "if-match" in headers):
         operation = "create"
     place, slash, rest = key.strip("/").partition("/")
     words = {"out": "OUTPUT", "store": "STORE", "source": "SOURCE"}

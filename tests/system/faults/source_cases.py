@@ -49,7 +49,7 @@ def source_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     other = disk.spare_part(NIGHT + 1)
     for state, steps in [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]:
         for point in stage.points_of(state, steps):
-            if point["role"].startswith("SOURCE") or point["operation"] == "report":
+            if point["role"].startswith("SOURCE") or (point["operation"], point["occurrence"]) == ("report", 1):
                 for how in _CHANGES:
                     fault = {"how": how, "other": other}
                     label = f"source changes: {how}"

@@ -45,7 +45,8 @@ Request = Mapping[str, Any]
 def suffer(request: Request, say: Callable[[Mapping[str, Any]], None]) -> None:
     """Does what is asked, in this process, and says what became of it; death says nothing."""
     signal.alarm(_PATIENCE_SECONDS)
-    os.environ.update(request.get("environment", {}))
+    # The proxy of an object store has to know whom to kill; the name travels in each request's user agent.
+    os.environ.update(request.get("environment", {}), AWS_SDK_UA_APP_ID=f"pid-{os.getpid()}")
     places = Places(request["source"], request["output"], request["store"])
     clock = Clock()
     fault = request.get("fault")
@@ -98,7 +99,7 @@ def _collect(request: Request) -> None:
     Output(locate(request["output"])).sweep()
     store.sweep()
     with contextlib.suppress(ImportError):
-        from vae_ops.registry import gc as collect
+        from vae_ops.retention import gc as collect
 
         collect(store, keep=RunSettings.from_dict(request["settings"]).publish.keep_snapshots)
 
@@ -198,7 +199,8 @@ def import_what_a_walk_imports() -> None:
     with os.fdopen(reading) as stream:
         names = stream.read().split()
     os.wait()
-    for name in names:
+    # A walk on an object store has more to import, and no store to try it on yet.
+    for name in [*names, "s3fs", "aiobotocore.session", "aiobotocore.client"]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
 
