@@ -59,6 +59,12 @@ class Location:
         tail = "/".join(names)
         return Location(self.fs, f"{self.path.rstrip('/')}/{tail}", f"{self.uri.rstrip('/')}/{tail}")
 
+    @property
+    def parent(self) -> "Location":
+        """The directory that this location lies in."""
+        path, uri = (text.rstrip("/").rpartition("/")[0] for text in (self.path, self.uri))
+        return Location(self.fs, path, uri)
+
     def exists(self) -> bool:
         """Whether a file or directory is there."""
         return bool(self.fs.exists(self.path))
@@ -72,10 +78,10 @@ class Location:
         return int(self.fs.size(self.path))
 
     def list(self) -> list[str]:
-        """Sorted names of the children; none when the directory is missing."""
+        """Sorted names of the children; none where there is no directory."""
         try:
             found = self.fs.ls(self.path, detail=False)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted({PurePosixPath(path).name for path in found if path.rstrip("/") != self.path.rstrip("/")})
 

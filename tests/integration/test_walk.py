@@ -192,7 +192,7 @@ def test_a_source_that_changes_meanwhile_is_noticed(
         return draw(model, rows, **how)
 
     monkeypatch.setattr(StandInModel, "sample_shard", draw_while_somebody_writes)
-    with pytest.raises(SourceError, match="has changed since"):
+    with pytest.raises(SourceError, match="changed, replaced or removed meanwhile"):
         run(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -48,7 +48,7 @@ def call_json(*arguments: str) -> dict[str, Any]:
 def test_augment_prints_one_object(source: str, tmp_path: Path) -> None:
     found = call_json("augment", source, str(tmp_path / "out"), "--ratio", "0.25", "--seed", "1", *LENIENT)
     promised = {"snapshot_path", "report_path", "model_version", "verdict", "rows_source", "rows_synthetic", "seconds"}
-    assert set(found) == promised | {"store", "model_path", "metrics", "run_id", "utility"}
+    assert set(found) == promised | {"store", "model_path", "metrics", "run_id", "utility", "decision", "reason"}
     assert (found["rows_source"], found["rows_synthetic"]) == (400, 100)
 
 
