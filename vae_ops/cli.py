@@ -6,6 +6,7 @@ needs it, so `--help` is instant.
 """
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -325,3 +326,35 @@ def inspect(path: str, as_json: bool) -> None:
     from vae_ops.inspection import describe
 
     _show(describe(path), as_json)
+
+
+@commands.command()
+@click.argument("path")
+@click.option("--keep", type=int, metavar="N", help="Champions that stay, and runs of a scheduler. [default: 7]")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--forget", multiple=True, metavar="OUTPUT", help="An output that is gone for good; repeatable.")
+@_json
+def gc(path: str, keep: int | None, dry_run: bool, forget: tuple[str, ...], as_json: bool) -> None:
+    """Remove what nothing points at from the store at PATH, or in the output at PATH."""
+    from vae_ops.settings import PublishSettings
+    from vae_ops.upkeep import collect_garbage
+
+    kept = PublishSettings().keep_snapshots if keep is None else keep
+    _show(dataclasses.asdict(collect_garbage(path, keep=kept, dry_run=dry_run, forget=forget)), as_json)
+
+
+@commands.command()
+@click.argument("path")
+@click.option("--to", metavar="VERSION", help="Any version that the store has. [default: the champion before]")
+@_json
+def rollback(path: str, to: str | None, as_json: bool) -> None:
+    """Make an earlier model champion again in the store at PATH, or in the output at PATH.
+
+    Readers find the newest snapshot again that no withdrawn model has drawn.
+    """
+    from vae_ops.upkeep import roll_back
+
+    result = roll_back(path, to)
+    if not as_json and result.unchanged:
+        click.echo("Some readers still find rows of a withdrawn model, as there is no other snapshot.", err=True)
+    _show(result.to_dict(), as_json)

@@ -12,7 +12,7 @@ from vae_ops.errors import SourceError, VaeOpsError
 from vae_ops.publishing import load_latest
 from vae_ops.registry import Registry
 from vae_ops.storage import Location, locate
-from vae_ops.store import Output, Run, Store
+from vae_ops.store import Output, Run, Store, Version
 from vae_ops.table import open_source
 from vae_ops.walk import Engine, default_engine, path_of
 
@@ -34,6 +34,9 @@ def describe(path: "str | PathLike[str]", *, engine: Engine | None = None) -> di
         return _describe_store(Store(place))
     if Run(place, place.name).state.exists():
         return _describe_run(Run(place, place.name))
+    if Version(place).lineage.exists() and not Version(place).manifest.exists():
+        lineage = _lineage(Registry(Store(place.parent.parent)), place.name)
+        return {"kind": "lineage of a model that is gone", "path": place.uri, "lineage": lineage}
     if place.is_dir() and not any(name.endswith(".parquet") for name in place.list()):
         return _describe_model(place, engine or default_engine())
     return _describe_table(path)
@@ -45,9 +48,20 @@ def _describe_output(output: Output, path: "str | PathLike[str]") -> dict[str, A
 
 
 def _describe_store(store: Store) -> dict[str, Any]:
-    champion = Registry(store).champion()
-    names = {kind: _visible(store.root.child(kind)) for kind in ("runs", "models", "rejected")}
-    return {"kind": "store", "path": store.root.uri, "champion": champion and champion.version, **names}
+    registry = Registry(store)
+    champion = registry.champion()
+    facts: dict[str, Any] = {"kind": "store", "path": store.root.uri, "champion": champion and champion.version}
+    if champion is not None:
+        facts["lineage"] = _lineage(registry, champion.version)
+        facts["failed_challenger"] = champion.failure and asdict(champion.failure)
+    outputs = [output.root.uri for output in store.outputs()]
+    kinds = {kind: _visible(place) for kind, place in {"runs": store.runs, "rejected": store.rejected}.items()}
+    return {**facts, "models": store.versions(), **kinds, "outputs": outputs}
+
+
+def _lineage(registry: Registry, version: str) -> list[dict[str, Any]]:
+    """A version and its parents, without what is long."""
+    return [_without(asdict(link), "watermark") for link in registry.lineage_of(version)]
 
 
 def _visible(directory: Location) -> list[str]:
@@ -71,7 +85,9 @@ def _describe_model(place: Location, engine: Engine) -> dict[str, Any]:
         ) from error
     columns = {field.name: str(field.type) for field in model.schema}
     training = {name: value for name, value in model.training_record.items() if isinstance(value, str | int | float)}
-    return {"kind": "model", "path": place.uri, "version": model.version, "columns": columns, "training": training}
+    lineage = _lineage(Registry(Store(place.parent.parent)), place.name)
+    facts = {"version": model.version, "columns": columns, "training": training, "lineage": lineage}
+    return {"kind": "model", "path": place.uri, **facts}
 
 
 def _describe_table(path: "str | PathLike[str]") -> dict[str, Any]:

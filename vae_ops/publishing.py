@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from vae_ops.errors import OutputError, SourceError
 from vae_ops.storage import Location, locate
-from vae_ops.store import Output, move_tree
+from vae_ops.store import Output
 from vae_ops.synthetic_marks import MARK_PREFIX, SYNTHETIC_COLUMN
+from vae_ops.trees import move_tree
 
 __all__ = [
     "LatestSnapshot",
@@ -378,13 +379,14 @@ def commit_snapshot(
     Output.report(staging).write_json(report)
     Output.page(staging).write_atomic(page)
     Output.manifest(staging).write_json(manifest)
-    with output.committing():
+    with output.committing() as lease:
         final = output.snapshot(snapshot_id)
         if not _is_whole(final):
             final.remove()
             move_tree(staging, final, last=Output.manifest(final).name)
         before_pointer()
         latest = _latest_of(final, manifest)
+        lease.verify()
         output.latest.write_json(_pointer(latest))
         output.keep_newest(keep_snapshots, order=_publishing_times(output), named=snapshot_id)
     return latest
@@ -396,11 +398,12 @@ def point_to(output: Output, snapshot_id: str) -> LatestSnapshot:
     Raises:
         OutputError: It has been removed since, or damaged.
     """
-    with output.committing():
+    with output.committing() as lease:
         snapshot = output.snapshot(snapshot_id)
         if not _is_whole(snapshot):
             raise OutputError(f"Snapshot {snapshot.uri} is no longer whole: run generate, validate and publish again.")
         latest = _latest_of(snapshot, Output.manifest(snapshot).read_json())
+        lease.verify()
         output.latest.write_json(_pointer(latest))
     return latest
 

@@ -164,10 +164,6 @@ class Registry:
 
     # --- what there is -----------------------------------------------------------------------------------------
 
-    def versions(self) -> list[str]:
-        """All versions with a whole bundle."""
-        return [name for name in self.store.models.list() if name[0] != "." and self.store.has_model(name)]
-
     def bundle(self, version: str) -> Location:
         """The bundle of a version."""
         return self.store.version(version).bundle
@@ -319,9 +315,8 @@ class Registry:
         target = to or (last.history[-2] if len(last.history) > 1 else "")
         if not target or target == last.version or not self.store.has_model(target):
             named = f"{target!r} is not an earlier version" if target else "it is the first that is remembered"
-            raise UsageError(
-                f"Cannot roll back from champion {last.version}: {named}; the store has {_listed(self.versions())}."
-            )
+            known = ", ".join(self.store.versions()) or "none"
+            raise UsageError(f"Cannot roll back from champion {last.version}: {named}; the store has {known}.")
         return _withdrawing(last, target)
 
     def _move(self, next_move: Callable[[Move | None], Move | None]) -> Move | None:
@@ -397,10 +392,6 @@ def _withdrawing(last: Move, target: str) -> Move:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
-
-
-def _listed(versions: list[str]) -> str:
-    return ", ".join(versions) or "none"
 
 
 def _arrow_file(rows: pa.Table) -> bytes:

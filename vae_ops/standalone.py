@@ -21,8 +21,8 @@ from vae_ops.records import DrawRecord, TrainRecord, ValidateRecord
 from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.settings import GenerateSettings, ReadSettings, RunSettings
 from vae_ops.storage import Location, check_apart, check_writable, locate
-from vae_ops.store import replacing
 from vae_ops.table import SYNTHETIC_COLUMN, open_source
+from vae_ops.trees import replacing
 from vae_ops.walk import (
     Engine,
     default_engine,

@@ -43,6 +43,7 @@ from vae_ops.records import (
     ValidateRecord,
 )
 from vae_ops.registry import Lineage
+from vae_ops.retention import gc
 from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.selection import Night, Selection, rehearsal_of
 from vae_ops.settings import RunSettings
@@ -390,8 +391,7 @@ def publish(spec: StepSpec, *, report: Report | None = None) -> PublishRecord:
     with walk.at_work("publish"):
         record = _publish(walk)
         walk.run.drop_bulk()
-    walk.needed_output().sweep()
-    walk.store.sweep(but=spec.run_id)
+    gc(walk.store, keep=walk.settings.publish.keep_snapshots, but=spec.run_id)
     return record
 
 
@@ -433,6 +433,7 @@ def _commit(walk: Walk, parts: list[Location], verdict: Mapping[str, Any]) -> Pu
     output, settings, source = walk.needed_output(), walk.settings.publish, walk.source
     schema = published_schema(source.schema, include_source=settings.include_source)
     provenance = _provenance(walk)
+    walk.store.remember(output)
     with output.staging(walk.spec.run_id) as staging:
         files = stage_snapshot(
             staging,
@@ -549,6 +550,7 @@ def augment(
             place.remove_run(walk.run)
             raise
         place.remove_run(walk.run)
+        gc(place, keep=settings.publish.keep_snapshots, but=spec.run_id)
     return AugmentResult(
         **published.to_dict(),
         seconds=stopwatch.seconds(),

@@ -1,21 +1,26 @@
 """Every name on disk, and the moves between them: runs, models, the champion, snapshots, `_latest.json`.
 
-A rename is one edit here and nowhere else. What the files hold is decided by `steps.py` and `publishing.py`; how bytes
-get to a URI by `storage.py`.
+A rename is one edit here and nowhere else. What the files hold is decided by `steps.py`, `registry.py` and
+`publishing.py`; how bytes get to a URI by `storage.py`, how whole directories move by `trees.py`.
 
-    STORE/runs/RUN_ID/       profile.json  training.arrow  holdout.arrow  candidate/  utility.json  train.json
-                             parts/  verdict.json  report.json  report.html  publish.json  state.json
-    STORE/models/VERSION/    promoted bundles          STORE/champion.json   {version, run_id, history}
-    STORE/rejected/RUN_ID/   candidate and verdict of runs that the gate refused
-    OUTPUT/_latest.json      the one pointer that readers follow
-    OUTPUT/snapshots/ID/     source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json  _report.html
+    STORE/runs/RUN_ID/         profile.json  training.arrow  holdout.arrow  candidate/  checkpoint/  decision.json
+                               lineage.json  reference.json  utility.json  train.json  parts/  verdict.json
+                               report.json  report.html  publish.json  state.json
+    STORE/models/VERSION/      a bundle, and beside it lineage.json  profile.json  rehearsal.arrow; of versions that
+                               are gone and have descendants only lineage.json
+    STORE/champions/N.json     one record a move of the crown; the highest number is in force
+    STORE/outputs/DIGEST.json  the outputs that this store feeds, but for the one it lies in
+    STORE/rejected/RUN_ID/     candidate and verdict of runs that the gate refused
+    OUTPUT/_latest.json        the one pointer that readers follow
+    OUTPUT/snapshots/ID/       source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json  _report.html
 
-Names that start with a dot are in the making, or locks: no reader looks at them, and each is removed once its owner has
-died. On a local disk an owner holds a lock that the kernel drops with the process; an object store has no locks, so
-there names are deterministic and the file that makes a directory whole is written last.
+Names that start with a dot are in the making, or locks (`leases.py`): no reader looks at them, and each is removed once
+its owner has died. An object store has no rename, so there the file that makes a directory whole is written last and
+removed first.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import time
@@ -23,60 +28,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vae_ops.errors import BusyError, InputError, OutputError, SettingsError, UsageError, VaeOpsError
-from vae_ops.leases import hold
-from vae_ops.storage import Location
+from vae_ops.errors import BusyError, InputError, SettingsError, UsageError, VaeOpsError
+from vae_ops.leases import Lease, hold
+from vae_ops.storage import Location, locate
+from vae_ops.trees import GONE, MAKING, copy_tree, discard, move_tree
 
-__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "Version", "leaving_no_trace", "move_tree", "replacing"]
+__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "Version", "is_idle", "leaving_no_trace"]
 
 CLI_PREFIX = "cli-"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
+_SNAPSHOT_ID = re.compile(r"[0-9a-f]{32}")
 _CHAMPION = re.compile(r"([0-9]{8,})\.json")
-_MAKING = ".making-"
-_GONE = ".gone"
 _REJECTED_KEPT = 3
 _IDLE_SECONDS = 24 * 3600.0
-
-
-def move_tree(source: Location, target: Location, *, last: str) -> None:
-    """Gives a finished directory its final name: one rename on a local disk, else copies with `last` written last."""
-    if source.is_local:
-        source.move_to(target)
-        _sync(os.path.dirname(target.path))
-        return
-    copy_tree(source, target, last=last)
-    source.remove()
-
-
-def copy_tree(source: Location, target: Location, *, last: str = "") -> None:
-    """Copies a directory of files and directories, the file named `last` at the end."""
-    target.make_dirs()
-    for name in sorted(source.list(), key=lambda name: (name == last, name)):
-        part = source.child(name)
-        if part.is_dir():
-            copy_tree(part, target.child(name), last=last)
-        else:
-            part.fs.copy(part.path, target.child(name).path)
-
-
-def _sync(directory: str) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _discard(parent: Location, name: str) -> None:
-    """Removes a directory that readers may know: on a local disk it vanishes whole, never half."""
-    if not parent.is_local:
-        parent.child(name).remove()
-        return
-    trash = parent.child(f"{_MAKING}{name}{_GONE}")
-    trash.remove()
-    with contextlib.suppress(FileNotFoundError):
-        parent.child(name).move_to(trash)
-        trash.remove()
 
 
 @dataclass(frozen=True)
@@ -223,7 +187,17 @@ class Store:
         if not _RUN_ID.fullmatch(run_id):
             expected = "letters, digits, '.', '_', '~' and '-', at most 200, beginning with a letter or digit"
             raise SettingsError(f"A run id consists of {expected}; got {run_id!r}.")
-        return Run(self.root.child("runs", run_id), run_id)
+        return Run(self.runs.child(run_id), run_id)
+
+    @property
+    def runs(self) -> Location:
+        """Directory of all runs."""
+        return self.root.child("runs")
+
+    def all_runs(self) -> list[Run]:
+        """Every run that something is left of, by name."""
+        names = {_run_of(name) for name in self.runs.list()}
+        return [self.run(name) for name in sorted(names) if _RUN_ID.fullmatch(name)]
 
     @contextlib.contextmanager
     def working_on(self, run_id: str, *, alone: bool) -> Iterator[Run]:
@@ -233,12 +207,12 @@ class Store:
             BusyError: Another process is at work on the run and one of the two wants it alone.
         """
         run = self.run(run_id)
-        self.root.child("runs").make_dirs()
+        self.runs.make_dirs()
         with hold(self._run_lock(run_id), shared=not alone):
             yield run
 
     def _run_lock(self, run_id: str) -> Location:
-        return self.root.child("runs", f".{run_id}.lock")
+        return self.runs.child(f".{run_id}.lock")
 
     @property
     def models(self) -> Location:
@@ -253,9 +227,9 @@ class Store:
         """Bundle of a model version."""
         return self.version(version).bundle
 
-    def model_of(self, run: Run, version: str) -> Location:
-        """Where a run's model lies: among the versions if it is there, else as the run's candidate."""
-        return self.model(version) if self.has_model(version) else run.candidate
+    def versions(self) -> list[str]:
+        """All versions with a whole bundle."""
+        return [name for name in self.models.list() if name[0] != "." and self.has_model(name)]
 
     def has_model(self, version: str) -> bool:
         """Whether the bundle of a version is there, whole."""
@@ -270,25 +244,38 @@ class Store:
         Raises:
             UsageError: The run has no candidate.
         """
-        with self.changing_models():
+        with self.changing_models() as lease:
             if self.has_model(version):
                 yield self.version(version)
                 return
             if not run.candidate.exists():
                 raise UsageError(f"Run {run.run_id!r} has no candidate any more: run its train step again.")
-            making = Version(self.models.child(_MAKING + version))
+            making = Version(self.models.child(MAKING + version))
             copy_tree(run.candidate, making.bundle)
             yield making
+            lease.verify()
             self.model(version).remove()
             move_tree(making.bundle, self.model(version), last=making.manifest.name)
 
     @contextlib.contextmanager
-    def changing_models(self) -> Iterator[None]:
+    def changing_models(self) -> Iterator[Lease]:
         """One at a time: adding and removing versions."""
         self.models.make_dirs()
-        with hold(self.root.child(".models.lock"), wait=True):
+        with hold(self.root.child(".models.lock"), wait=True) as lease:
             _remove_hidden(self.models)
-            yield
+            yield lease
+
+    def remove_model(self, version: str) -> None:
+        """Removes a version; the caller is changing models."""
+        discard(self.models, version, first=self.version(version).manifest.name)
+
+    def thin_model(self, version: str) -> None:
+        """Removes all of a version but its lineage; the caller is changing models."""
+        files = self.version(version)
+        files.manifest.remove()
+        for name in files.bundle.list():
+            if name != files.lineage.name:
+                files.bundle.child(name).remove()
 
     @property
     def champions(self) -> Location:
@@ -304,47 +291,91 @@ class Store:
         names = (_CHAMPION.fullmatch(name) for name in self.champions.list())
         return sorted(int(found[1]) for found in names if found)
 
+    @property
+    def noted_outputs(self) -> Location:
+        """Directory of the notes of outputs that this store feeds."""
+        return self.root.child("outputs")
+
+    def remember(self, output: "Output") -> None:
+        """Notes an output that this store feeds, so that the models behind its snapshots are found.
+
+        The output that a store lies in needs no note, and may be moved with it.
+        """
+        note = self._note(output.root.uri)
+        if output.default_store.uri != self.root.uri and not note.exists():
+            note.parent.make_dirs()
+            note.write_json({"output": output.root.uri})
+
+    def forget(self, uri: str) -> None:
+        """Removes the note of an output."""
+        self._note(locate(uri).uri).remove()
+
+    def outputs(self) -> list["Output"]:
+        """All outputs that this store feeds."""
+        home = Output(self.root.parent)
+        notes = [self.noted_outputs.child(name) for name in self.noted_outputs.list() if name[0] != "."]
+        noted = [Output(locate(note.read_json()["output"])) for note in notes]
+        return [*([home] if home.default_store.uri == self.root.uri else []), *noted]
+
+    def _note(self, uri: str) -> Location:
+        return self.noted_outputs.child(f"{hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()}.json")
+
+    @property
+    def rejected(self) -> Location:
+        """Directory of what the gate refused."""
+        return self.root.child("rejected")
+
     def reject(self, run: Run) -> Location:
         """Moves what is needed to understand a refusal out of the run; only the newest few refusals are kept."""
-        rejected = self.root.child("rejected")
+        rejected = self.rejected
         rejected.make_dirs()
         for bulk in (run.parts, run.training, run.holdout):
             bulk.remove()
         with hold(self.root.child(".rejected.lock"), wait=True):
-            _discard(rejected, run.run_id)
-            move_tree(run.root, rejected.child(run.run_id), last="verdict.json")
+            discard(rejected, run.run_id, first=run.verdict.name)
+            move_tree(run.root, rejected.child(run.run_id), last=run.verdict.name)
             _keep_newest(rejected, _REJECTED_KEPT)
         return rejected.child(run.run_id)
 
     def remove_run(self, run: Run) -> None:
         """Removes a run with all its artifacts, so that it vanishes whole; the caller holds its lock."""
-        _discard(self.root.child("runs"), run.run_id)
+        discard(self.runs, run.run_id, first=run.trained.name)
 
-    def sweep(self, *, but: str = "", keep: int = 7) -> None:
+    def sweep(self, *, but: str = "", keep: int = 7, dry_run: bool = False) -> list[Location]:
         """Removes what dead processes left: other command-line runs, and old runs that nobody has touched for a day.
 
         Args:
             but: Run that the caller is about to work on.
             keep: The newest runs of a scheduler that stay however old they are.
-        """
-        if not self.root.is_local or not self.root.child("runs").exists():
-            return
-        names = {_run_of(name) for name in self.root.child("runs").list()} - {but}
-        scheduled = [self.run(name) for name in names if _RUN_ID.fullmatch(name) and not name.startswith(CLI_PREFIX)]
-        scheduled.sort(key=_last_touch)
-        idle = [run.run_id for run in scheduled[:-keep] if time.time() - _last_touch(run) > _IDLE_SECONDS]
-        for name in [*idle, *(name for name in names if name.startswith(CLI_PREFIX))]:
-            self._remove_if_dead(name)
+            dry_run: Only look.
 
-    def _remove_if_dead(self, run_id: str) -> None:
-        with contextlib.suppress(BusyError), self.working_on(run_id, alone=True) as run:
-            self.remove_run(run)
+        Returns:
+            The runs that were removed, or would be.
+        """
+        runs = [run for run in self.all_runs() if run.run_id != but]
+        scheduled = sorted((run for run in runs if not run.run_id.startswith(CLI_PREFIX)), key=_last_touch)
+        left = [run for run in runs if run.run_id.startswith(CLI_PREFIX)]
+        left += [run for run in scheduled[: len(scheduled) - keep] if is_idle(run)]
+        return [run.root for run in left if self._remove_if_dead(run, dry_run)]
+
+    def _remove_if_dead(self, run: Run, dry_run: bool) -> bool:
+        with contextlib.suppress(BusyError), self.working_on(run.run_id, alone=True):
+            there = run.root.exists()
+            if not dry_run:
+                self.remove_run(run)
+            return there
+        return False
+
+
+def is_idle(run: Run) -> bool:
+    """Whether no step has begun for a day."""
+    return time.time() - _last_touch(run) > _IDLE_SECONDS
 
 
 def _run_of(name: str) -> str:
     """Run that an entry of `runs/` belongs to: its directory, its lock file, or what a kill left of its removal."""
-    if name.startswith(_MAKING):
-        return name.removeprefix(_MAKING).removesuffix(_GONE)
+    if name.startswith(MAKING):
+        return name.removeprefix(MAKING).removesuffix(GONE)
     return name[1:].removesuffix(".lock") if name.startswith(".") else name
 
 
@@ -356,7 +387,7 @@ def _last_touch(run: Run) -> float:
 
 def _remove_hidden(directory: Location) -> None:
     for name in directory.list():
-        if name.startswith(_MAKING):
+        if name.startswith(MAKING):
             directory.child(name).remove()
 
 
@@ -364,7 +395,7 @@ def _keep_newest(directory: Location, kept: int) -> None:
     names = [name for name in directory.list() if not name.startswith(".")]
     names.sort(key=lambda name: (_last_touch(Run(directory.child(name), name)), name))
     for name in names[:-kept]:
-        _discard(directory, name)
+        discard(directory, name, first="verdict.json")
     _remove_hidden(directory)
 
 
@@ -416,8 +447,8 @@ class Output:
             BusyError: Another process is publishing the very same run.
         """
         self.snapshots.make_dirs()
-        making = self.snapshots.child(_MAKING + run_id)
-        with hold(self.snapshots.child(f"{_MAKING}{run_id}.lock")):
+        making = self.snapshots.child(MAKING + run_id)
+        with hold(self.snapshots.child(f"{MAKING}{run_id}.lock")):
             making.remove()
             making.make_dirs()
             try:
@@ -426,19 +457,36 @@ class Output:
                 making.remove()
 
     @contextlib.contextmanager
-    def committing(self) -> Iterator[None]:
+    def committing(self) -> Iterator[Lease]:
         """One at a time: naming a snapshot, repointing `_latest.json`, and removing old snapshots."""
         self.snapshots.make_dirs()
-        with hold(self.snapshots.child(".commit.lock"), wait=True):
-            yield
+        with hold(self.snapshots.child(".commit.lock"), wait=True) as lease:
+            yield lease
 
-    def sweep(self) -> None:
-        """Removes staging directories whose process has died."""
-        if not self.root.is_local or not self.snapshots.exists():
-            return
-        for name in {name.removesuffix(".lock") for name in self.snapshots.list() if name.startswith(_MAKING)}:
-            with contextlib.suppress(BusyError), hold(self.snapshots.child(f"{name}.lock")):
-                self.snapshots.child(name).remove()
+    def sweep(self, *, dry_run: bool = False) -> list[Location]:
+        """Removes staging directories whose process has died, and returns them; `dry_run` only looks."""
+        names = {name.removesuffix(".lock") for name in self.snapshots.list() if name.startswith(MAKING)}
+        staged = [self.snapshots.child(name) for name in sorted(names)]
+        return [making for making in staged if self._remove_if_dead(making, dry_run)]
+
+    def _remove_if_dead(self, making: Location, dry_run: bool) -> bool:
+        with contextlib.suppress(BusyError), hold(self.snapshots.child(f"{making.name}.lock")):
+            there = making.exists()
+            if not dry_run:
+                making.remove()
+            return there
+        return False
+
+    def remove_torn(self, *, dry_run: bool = False) -> list[Location]:
+        """Removes snapshots without manifest: what a kill leaves of a copy or a removal on an object store."""
+        names = [name for name in self.snapshots.list() if _SNAPSHOT_ID.fullmatch(name)]
+        if all(self.manifest(self.snapshot(name)).exists() for name in names):
+            return []
+        with self.committing():
+            torn = [self.snapshot(name) for name in names if not self.manifest(self.snapshot(name)).exists()]
+            for snapshot in () if dry_run else torn:
+                snapshot.remove()
+        return torn
 
     def keep_newest(self, kept: int, *, order: dict[str, str], named: str) -> None:
         """Removes all but the newest snapshots; the one that `_latest.json` names always stays.
@@ -450,58 +498,13 @@ class Output:
         """
         newest = sorted(order, key=lambda snapshot_id: order[snapshot_id])[-kept:]
         for snapshot_id in set(order) - set(newest) - {named}:
-            _discard(self.snapshots, snapshot_id)
-
-
-@contextlib.contextmanager
-def replacing(target: Location, *, marker: str) -> Iterator[Location]:
-    """A new directory that takes the place of `target` when the block ends well.
-
-    Args:
-        target: A directory that is missing, empty, or made here before.
-        marker: Name of the file that tells a directory made here; the block writes it.
-
-    Raises:
-        OutputError: The target holds something that was not made here.
-        BusyError: Another process is replacing the same directory.
-    """
-    if target.list() and not target.child(marker).exists():
-        raise OutputError(f"{target.uri!r} already holds something else; choose a new directory, or empty it.")
-    making, old = _beside(target, "making"), _beside(target, "old")
-    _beside(target, "").make_dirs()
-    with hold(_beside(target, "lock")):
-        if old.exists() and not target.exists():
-            old.move_to(target)
-        for leftover in (making, old):
-            leftover.remove()
-        making.make_dirs()
-        try:
-            yield making
-            _swap(making, target, old, marker)
-        finally:
-            making.remove()
-
-
-def _swap(making: Location, target: Location, old: Location, marker: str) -> None:
-    if not target.is_local:
-        target.remove()
-    elif target.child(marker).exists():
-        target.move_to(old)
-    move_tree(making, target, last=marker)
-    old.remove()
-
-
-def _beside(location: Location, role: str) -> Location:
-    """A hidden neighbour of a directory; with an empty role, the directory they are both in."""
-    name = f"/.{location.name}.{role}" if role else ""
-    path, uri = (text.rstrip("/").rpartition("/")[0] for text in (location.path, location.uri))
-    return Location(location.fs, path + name, uri + name)
+            discard(self.snapshots, snapshot_id, first=self.manifest(self.snapshot(snapshot_id)).name)
 
 
 @contextlib.contextmanager
 def leaving_no_trace(output: Output, store: Store) -> Iterator[None]:
     """Removes the directories that the block has made, if it ends in refusing the input."""
-    homes = (output.snapshots, store.root.child("runs"), store.root.child("models"))
+    homes = (output.snapshots, store.runs, store.models)
     made = [path for path in _lineage(homes) if not os.path.exists(path)]
     try:
         yield

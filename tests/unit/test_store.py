@@ -10,7 +10,8 @@ import pytest
 from vae_ops.errors import BusyError, OutputError, SchemaError, SettingsError
 from vae_ops.leases import hold
 from vae_ops.storage import locate
-from vae_ops.store import Output, Store, leaving_no_trace, replacing
+from vae_ops.store import Output, Store, leaving_no_trace
+from vae_ops.trees import replacing
 
 HOLDER = """
 import sys
