@@ -442,16 +442,16 @@ class _RowSample:
 
     @classmethod
     def unpack(cls, text: str, columns: int) -> Self:
-        width = 8 * (1 + columns)
+        width, unpacker = 8 * (1 + columns), zlib.decompressobj()
         try:
             # Bounded, as a damaged text may promise gigabytes.
-            data = zlib.decompressobj().decompress(base64.b64decode(text), _MOST_SAMPLED * width + 1)
+            data = unpacker.decompress(base64.b64decode(text), _MOST_SAMPLED * width + 1)
         except (ValueError, zlib.error) as error:
             raise BundleError(
                 f"Expected sampled rows in the profile, but {error}; profile the source again."
             ) from error
         rows, rest = divmod(len(data), width)
-        if rest or rows > _MOST_SAMPLED:
+        if rest or rows > _MOST_SAMPLED or not unpacker.eof:
             raise BundleError(
                 f"Expected sampled rows of {columns} columns in the profile, got {len(data)} bytes; profile the source "
                 "again."

@@ -6,7 +6,7 @@ their tests.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, chdtri, gammaln
+from scipy.special import betainc, chdtri, gammaln
 
 __all__ = ["absence_odds", "fewest_telling", "gumbel_quantile", "ks_noise", "total_variation", "variation_noise"]
 
@@ -71,17 +71,17 @@ def absence_odds(counts: NDArray[np.float64], rows: int, others: int, missed: in
     """Odds that a value falls into so few of the other rows by chance: binomial, given its rows in both samples.
 
     Args:
-        counts: Rows of each value in one sample.
+        counts: Rows of each value in one sample, at least one.
         rows: All rows of that sample.
         others: Rows of the other sample, none of which is known to hold the value.
         missed: Rows there that may hold it nevertheless.
     """
-    return np.asarray(bdtr(missed, counts + missed, others / (rows + others)), dtype=np.float64)
+    return np.asarray(betainc(counts, missed + 1, rows / (rows + others)), dtype=np.float64)
 
 
 def fewest_telling(rows: int, others: int, level: float, missed: int = 0) -> int:
     """The least number of rows whose value cannot be missing from the other sample by chance; see `absence_odds`."""
-    low, high = 0, rows + 1
+    low, high = 1, rows + 1
     while low < high:
         middle = (low + high) // 2
         is_telling = absence_odds(np.array([middle]), rows, others, missed)[0] < level

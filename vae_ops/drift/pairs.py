@@ -36,8 +36,9 @@ def pair_drifts(
 
     Every column is cut into up to six parts: numbers at the ranks they have in their own table, so that no shift or
     scale of a column moves a pair; texts into the most frequent and all others. The dependence is the joint
-    distribution of two columns less the product of their own, and the distance half the sum of the absolute
-    differences, from 0 to 1. Noise is what comes of rows that are dealt out to the two tables at random.
+    distribution of two columns less the product of their own. The distance is half the sum of the absolute differences,
+    less what other shares of texts and of missing values may add to it; from 0 to 1. Noise is what comes of rows that
+    are dealt out to the two tables at random.
 
     Args:
         reference: The earlier table.
@@ -91,19 +92,42 @@ class _PartedRows:
         found = self._distances(np.arange(self.rows), rows_before)
         random = np.random.default_rng(0)
         chance = np.array([self._distances(random.permutation(self.rows), rows_before) for _ in range(_PERMUTATIONS)])
-        mean, deviation = chance.mean(axis=0), chance.std(axis=0, ddof=1)
-        worst = ((chance - mean) / np.where(deviation > 0, deviation, 1.0)).max(axis=1)
-        return found, mean + gumbel_quantile(worst, _LEVEL) * deviation
+        return np.maximum(found, 0.0), np.clip(_simultaneous_noise(chance, 1 / self.rows), 0.0, 1.0)
 
     def _distances(self, order: NDArray[np.int64], rows_before: int) -> NDArray[np.float64]:
-        difference = np.abs(self._dependence(order[:rows_before]) - self._dependence(order[rows_before:]))
-        blocks = np.add.reduceat(np.add.reduceat(difference, self.starts, axis=0), self.starts, axis=1)
-        return blocks[np.triu_indices(len(self.columns), 1)].astype(np.float64) / 2
+        """Below 0 where the dependence moved by less than the columns themselves."""
+        (before, own_before), (now, own_now) = map(self._dependence, (order[:rows_before], order[rows_before:]))
+        own = np.add.reduceat(np.abs(own_before - own_now), self.starts)
+        blocks = np.add.reduceat(np.add.reduceat(np.abs(before - now), self.starts, axis=0), self.starts, axis=1)
+        beyond = blocks - own - own[:, None]
+        return beyond[np.triu_indices(len(self.columns), 1)].astype(np.float64) / 2
 
-    def _dependence(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _dependence(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The dependence of all parts with all parts, and the share of each part."""
         weights = np.concatenate([column.weights(chosen) for column in self.columns], axis=1)
         own = weights.mean(axis=0)
-        return np.asarray(weights.T @ weights / np.float32(len(chosen)) - np.outer(own, own))
+        return np.asarray(weights.T @ weights / np.float32(len(chosen)) - np.outer(own, own)), own
+
+
+def _simultaneous_noise(chance: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+    """What any of many distances exceeds with odds of `_LEVEL`, each in units of its own deviation.
+
+    Every draw is held against mean and deviation of the others, as a new one will be: among thousands of pairs some
+    deviations are far too small by chance.
+
+    Args:
+        chance: `(draws, distances)`.
+        least: Floor of a deviation: what one row makes.
+
+    Returns:
+        `(distances,)`.
+    """
+    draws = len(chance)
+    mean, variance = chance.mean(axis=0), chance.var(axis=0, ddof=1)
+    apart = (chance - mean) * draws / (draws - 1)
+    others = (variance * (draws - 1) - apart * (chance - mean)) / (draws - 2)
+    worst = (apart / np.sqrt(np.maximum(others, least**2))).max(axis=1)
+    return np.asarray(mean + gumbel_quantile(worst, _LEVEL) * np.sqrt(np.maximum(variance, least**2)))
 
 
 class _TextParts:
