@@ -111,13 +111,16 @@ class ColumnProfile:
         many rows share it may be 2 %, as a t-digest spreads ties over their neighbourhood.
 
         Args:
-            points: At least one, rising strictly.
+            points: At least one, in any order.
 
         Returns:
             One share per point, 0 to 1; nothing for text or without a value.
         """
         sketch = self._quantiles()
-        return np.array([] if sketch is None else sketch.get_cdf(points.tolist())[:-1], dtype=np.float64)
+        if sketch is None:
+            return np.empty(0)
+        distinct, places = np.unique(points, return_inverse=True)
+        return np.array(sketch.get_cdf(distinct.tolist())[:-1])[places]
 
     def _quantiles(self) -> Any:
         if not self.quantile_sketch:

@@ -38,6 +38,7 @@ _NEAR = 0.5
 # Bounds go through decimal and single precision.
 _ROUNDING = 1e-9
 _LONGEST_SHOWN = 40
+_FINITE = (-np.finfo(np.float64).max / 4, np.finfo(np.float64).max / 4)
 
 
 def column_drifts(
@@ -279,15 +280,17 @@ def _share_far(
     column: _Column, points: NDArray[np.float64], before: NDArray[np.float64], now: NDArray[np.float64]
 ) -> float:
     """The least share of rows that must have moved by more than `_NEAR` (Strassen, 1965)."""
-    near = _NEAR * _deviation(column.old)
-    before_near, now_near = (_shares_below(side, points + near) for side in (column.old, column.new))
+    # At most a quarter of the largest double, so that no sum overflows.
+    farther = np.clip(points, *_FINITE) + min(_NEAR * _deviation(column.old), _FINITE[1])
+    before_near, now_near = (_shares_below(side, farther) for side in (column.old, column.new))
     return float(max((before - now_near).max(), (now - before_near).max(), 0.0))
 
 
 def _deviation(side: ColumnProfile) -> float:
     """The standard deviation without the outermost percents, which may hold sentinels."""
-    values = side.quantiles(_RANKS)
-    return float(values[3:-3].std())
+    values = side.quantiles(_RANKS)[3:-3]
+    scale = max(float(np.abs(values).max()), np.finfo(np.float64).tiny)
+    return float((values / scale).std()) * scale
 
 
 def _outside(column: _Column, limits: _Limits) -> Iterator[ColumnDrift]:
@@ -313,7 +316,7 @@ def _outside(column: _Column, limits: _Limits) -> Iterator[ColumnDrift]:
 def _points_between(column: _Column) -> NDArray[np.float64]:
     """Points halfway between values of the two tables, where sketches err least."""
     values = np.unique(np.concatenate([_values(side) for side in (column.old, column.new)]))
-    return np.unique(values[:-1] + np.diff(values) / 2)
+    return np.unique(values[:-1] / 2 + values[1:] / 2)
 
 
 def _values(side: ColumnProfile) -> NDArray[np.float64]:
