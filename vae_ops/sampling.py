@@ -56,25 +56,37 @@ def check_weights(layout: TokenLayout, facts: Mapping[str, Any], arrays: _Arrays
         BundleError: A weight is missing, superfluous, of another shape or type, or not finite; or the facts
             contradict the layout.
     """
-    size, groups, count = facts["size"], [tuple(group) for group in facts["groups"]], len(layout)
-    widths = [value for name, value in size.items() if name not in ("context_rank", "autoregressive", "variational")]
-    widths += [size["context_rank"] or 1, *facts["token_order"], *(bound for group in groups for bound in group)]
-    if any(type(value) is not int or value < 0 for value in widths) or size["embedding_dim"] < len(WAVE_NUMBERS):
-        raise BundleError(f"The widths of the network are not whole numbers, or too small: {size}.")
-    starts, stops = [start for _, start, _ in groups], [stop for *_, stop in groups]
-    if sorted(facts["token_order"]) != list(range(count)) or [0, *stops] != [*starts, count]:
-        raise BundleError(f"The network's heads are not one for each of the table's {count} tokens.")
-    if any(
-        layout.tokens[token].size > group[0] for group in groups for token in facts["token_order"][slice(*group[1:])]
-    ):
-        raise BundleError("A token of the table has more values than the network's head for it.")
+    size, order = facts["size"], facts["token_order"]
+    groups = [tuple(group) for group in facts["groups"]]
+    _check_widths(size, [*order, *(bound for group in groups for bound in group)])
+    _check_heads(layout, order, groups)
     # Layers are counted before they are listed: a number that somebody made up may be of any size.
-    expected = _shapes(layout, size, groups) if size["hidden_layers"] + size["head_layers"] < len(arrays) else {}
+    listed = size["hidden_layers"] + size["head_layers"] < len(arrays)
+    expected = _shapes(layout, size, groups) if listed else {}
     found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     if found != {name: (np.dtype(np.float32), shape) for name, shape in expected.items()}:
         raise BundleError("The weights are not those of the network that the model describes.")
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise BundleError("Some weights are not finite numbers.")
+
+
+def _check_widths(size: Mapping[str, Any], others: Sequence[Any]) -> None:
+    flags = (size["autoregressive"], size["variational"])
+    widths = [value for name, value in size.items() if name not in ("context_rank", "autoregressive", "variational")]
+    widths += [size["context_rank"] or 1, *others]
+    if any(type(flag) is not bool for flag in flags) or any(type(width) is not int or width < 0 for width in widths):
+        raise BundleError("The widths of the network are not whole numbers.")
+    if size["embedding_dim"] < len(WAVE_NUMBERS):
+        raise BundleError(f"The network's embedding has fewer than {len(WAVE_NUMBERS)} numbers.")
+
+
+def _check_heads(layout: TokenLayout, order: Sequence[int], groups: Sequence[tuple[int, ...]]) -> None:
+    starts, stops = [start for _, start, _ in groups], [stop for *_, stop in groups]
+    if sorted(order) != list(range(len(layout))) or [0, *stops] != [*starts, len(layout)]:
+        raise BundleError(f"The network's heads are not one for each of the table's {len(layout)} tokens.")
+    for vocabulary, start, stop in groups:
+        if any(layout.tokens[token].size > vocabulary for token in order[start:stop]):
+            raise BundleError("A token of the table has more values than the network's head for it.")
 
 
 def _shapes(

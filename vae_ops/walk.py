@@ -304,7 +304,9 @@ def training_listener(report: Report) -> "Callable[[TrainingProgress], None]":
         # The last percent belongs to saving: a step is done once its record is written.
         fraction = 0.99 * at.step / max(at.steps, 1)
         values = {"loss": loss, "holdout_loss": held, "kl": _finite(at.kl), "optimiser_step": at.step}
-        report(Progress("train", fraction, f"step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}{shown}", values))
+        note = f" ({at.note})" if at.note else ""
+        message = f"step {at.step:,} of {at.steps:,}, loss {at.loss:.3f}{shown}{note}"
+        report(Progress("train", fraction, message, values))
 
     return listen
 

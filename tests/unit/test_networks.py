@@ -5,7 +5,8 @@ import pytest
 
 from vae_ops.encoding.base import Codes, Token, unordered
 from vae_ops.encoding.row import TokenLayout
-from vae_ops.sampling import TokenSampler
+from vae_ops.errors import BundleError
+from vae_ops.sampling import TokenSampler, check_weights
 
 pytestmark = pytest.mark.slow
 
@@ -176,3 +177,33 @@ def test_values_alone_in_their_bins_do_not_all_lie_at_one_place() -> None:
     alone = np.isin(codes.tokens[:, 1], values[inner & (counts == 1)])
     assert alone.sum() > 2
     assert len(np.unique(codes.fractions[alone, 1])) == alone.sum()
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {},
+        {"context_rank": 6},
+        {"autoregressive": False},
+        {"variational": False},
+        {"head_layers": 0, "hidden_layers": 0},
+    ],
+)
+def test_weights_that_were_read_are_held_against_the_network(size: dict[str, object]) -> None:
+    model = network(**size)
+    groups = [[group.size, group.start, group.stop] for group in model.groups]
+    facts = {"size": vars(model.size), "token_order": model.token_order.tolist(), "groups": groups}
+    arrays = {**model.arrays(), "shares": np.ones(int(model.layout.sizes.sum()), dtype=np.float32)}
+    check_weights(model.layout, facts, arrays)
+    for name, array in arrays.items():
+        missing = {other: value for other, value in arrays.items() if other != name}
+        wrong = (array[1:], array.astype(np.float64), array[None], np.full_like(array, np.nan))
+        for altered in (missing, *({**arrays, name: value} for value in wrong)):
+            with pytest.raises(BundleError, match="weights are not"):
+                check_weights(model.layout, facts, altered)
+    for key, value in (("latent_dim", 4.0), ("hidden_layers", 10**12), ("variational", 1), ("embedding_dim", 1)):
+        with pytest.raises(BundleError):
+            check_weights(model.layout, {**facts, "size": {**vars(model.size), key: value}}, arrays)
+    for order in ([0, 1, 2], [0, 0, 1, 2], [1, 2, 3, 4]):
+        with pytest.raises(BundleError, match="heads"):
+            check_weights(model.layout, {**facts, "token_order": order}, arrays)
