@@ -1,6 +1,8 @@
-"""profiling.py: exact counts, sketches within their promise, the same bytes every time, and merges."""
+"""profiling.py: exact counts, sketches within their promise, sampled rows, the same bytes every time, and merges."""
 
+import base64
 import dataclasses
+import itertools
 import json
 from decimal import Decimal
 from pathlib import Path
@@ -139,3 +141,78 @@ def test_excluded_columns_are_named_and_not_looked_at() -> None:
     found = profile_source(source)
     assert (found.excluded, [c.name for c in found.columns]) == (("hot",), ["ok"])
     assert found.fingerprint == source.fingerprint()
+
+
+def numbered(count: int) -> pa.Table:
+    return pa.table({"row": range(count), "text": [f"secret {row % 7}" for row in range(count)]})
+
+
+def test_a_small_table_is_sampled_whole() -> None:
+    rows = profile(pa.table({"a": [1.5, None, 3.0], "b": ["x", "y", "x"]})).sampled_rows()
+    np.testing.assert_equal(np.sort(rows[:, 0]), [1.5, 3.0, np.nan])
+    assert len(np.unique(rows[:, 1])) == 2
+
+
+def test_sampled_rows_are_uniform_and_whole() -> None:
+    found = profile(numbered(150_000))
+    numbers, texts = found.sampled_rows().T
+    assert len(np.unique(numbers)) == len(numbers) == 4096
+    # Tenths of the source, whose batches end elsewhere.
+    counts = np.bincount((numbers // 15_000).astype(np.int64), minlength=10)
+    assert ((counts - 409.6) ** 2 / 409.6).sum() < 30
+    assert all(len(np.unique(texts[numbers % 7 == rest])) == 1 for rest in range(7))
+    assert "secret" not in base64.b64decode(found.sample).decode("latin-1")
+
+
+def test_samples_of_partitions_merge_into_a_uniform_sample() -> None:
+    cuts = (0, 100_000, 110_000, 150_000)
+    parts = [profile(numbered(150_000).slice(low, high - low)) for low, high in itertools.pairwise(cuts)]
+    merged = merge_profiles(parts)
+    numbers = merged.sampled_rows()[:, 0]
+    assert len(np.unique(numbers)) == 4096
+    counts = np.histogram(numbers, cuts)[0]
+    expected = 4096 * np.diff(cuts) / 150_000
+    assert ((counts - expected) ** 2 / expected).sum() < 20
+    # Nor does it matter in which order.
+    again = merge_profiles([merge_profiles(parts[:2]), parts[2]])
+    assert again.sample == merged.sample
+    assert len(merged.sample) < 200_000
+
+
+def test_a_wide_table_keeps_fewer_rows() -> None:
+    wide = pa.table({f"c{index}": np.arange(3000.0) for index in range(100)})
+    assert profile(wide).sampled_rows().shape == (2000, 100)
+
+
+def test_synthetic_rows_are_counted() -> None:
+    source = open_source(pa.table({"a": [1.0, 2.0]}))
+    source.synthetic_rows = 7
+    found = profile_source(source)
+    assert merge_profiles([found, found]).synthetic_rows == 14
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (list(range(1000, 1500)), "identifier"),
+        (list(range(0, 50_000, 100)), "identifier"),
+        (np.random.default_rng(0).permutation(500).tolist(), "identifier"),
+        (np.cumsum(np.random.default_rng(0).integers(1, 200, 500)).tolist(), "identifier"),
+        (np.random.default_rng(0).permutation(50_000)[:500].tolist(), "numeric"),
+        ([row**2 for row in range(500)], "numeric"),
+        ([*range(0, 49_900, 100), 0], "numeric"),
+    ],
+)
+def test_numbers_of_rows_are_told_from_quantities(values: list[int], expected: str) -> None:
+    assert column(values).semantic_type == expected
+    halves = (pa.table({"x": values[:200]}), pa.table({"x": values[200:]}))
+    merged = merge_profiles([profile(half) for half in halves])
+    assert merged.columns[0].rises == column(values).rises
+
+
+def test_shares_below_points_between_values() -> None:
+    found = column(np.random.default_rng(0).poisson(1000, 20_000))
+    points = np.array([1000.5, 950.5, 1040.5])
+    shares = found.shares_below(points)
+    assert shares == pytest.approx([0.512, 0.06, 0.9], abs=0.02)
+    assert column(["a", "b"]).shares_below(points).size == 0
