@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from tests.object_store import ObjectStore
 from vae_ops import parquet_files
 from vae_ops.errors import SourceError
 from vae_ops.profiling import profile_source
@@ -165,6 +166,20 @@ def test_an_object_that_changes(tmp_path: Path) -> None:
         refused(lambda batches=batches: list(batches), "x.parquet")
         refused(source.fingerprint, "x.parquet")
     fs.rm("memory://changing", recursive=True)
+
+
+def test_an_object_that_is_replaced_in_a_bucket(object_store: ObjectStore, tmp_path: Path) -> None:
+    key = object_store.location("table", "x.parquet")
+    for before in (0, 1):
+        key.write_atomic(write(tmp_path / "x.parquet", 1).read_bytes())
+        source = open_source(object_store.uri("table"))
+        batches = source.batches()
+        for _ in range(before):
+            next(batches)
+        key.write_atomic(write(tmp_path / "x.parquet", 2).read_bytes())
+        refused(lambda batches=batches: list(batches), "x.parquet")
+        refused(source.fingerprint, "x.parquet")
+        assert read_all(open_source(object_store.uri("table")))["night"].unique().to_pylist() == [2]
 
 
 @pytest.mark.parametrize("change", [replaced, truncated, appended, deleted])
