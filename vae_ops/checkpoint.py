@@ -106,7 +106,7 @@ class Checkpoints:
             return None
         try:
             return load_checkpoint(self._directory, self._identity)
-        except BundleError as error:
+        except (BundleError, OSError) as error:
             self.note = f"began anew: {error}"
         return None
 

@@ -103,6 +103,15 @@ def test_trouble_is_said_and_never_ends_a_training(directory: Location, monkeypa
     assert "No space left" in checkpoints.note
 
 
+def test_one_that_cannot_be_read_is_left_aside(directory: Location) -> None:
+    directory.child(f"000000001-{'0' * 32}.safetensors").make_dirs()
+    checkpoints = Checkpoints(directory, "me")
+    assert checkpoints.load() is None
+    assert "began anew" in checkpoints.note
+    checkpoints.save(2, lambda: {"step": 2})
+    assert checkpoints.load() == {"step": 2}
+
+
 def test_without_a_directory_none_are_kept() -> None:
     checkpoints = Checkpoints(None, "")
     checkpoints.save(1, lambda: pytest.fail("the state is not asked for"))
