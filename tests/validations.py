@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vae_ops.drift import ColumnDrift, Drift, PairDrift
 from vae_ops.validation.evidence import (
     AttackEvidence,
     C2stEvidence,
@@ -25,6 +26,7 @@ from vae_ops.validation.evidence import (
     UtilityEvidence,
     Validation,
 )
+from vae_ops.validation.succession import RefreshEvidence, Trial, TrialMetric
 
 NAMES = ("age", "income", "plan", "since")
 
@@ -55,6 +57,7 @@ def make_validation(
             "settings": json.dumps({"gate": {"max_c2st_auc": 0.75}, "read": {"exclude": list(words)}}),
         },
         history=tuple(_evaluation(step) for step in range(100, 1_000, 100)),
+        refresh=make_refresh(names, words),
     )
     return dataclasses.replace(whole, **changed)
 
@@ -163,6 +166,33 @@ def _utility(target: str, word: str) -> UtilityEvidence:
         rows_train=29_304,
         rows_test=1_628,
         dose_curve=DoseCurve(tuple(points), 0.5, f"Half a part gains {word}.", 29_304, 5),
+    )
+
+
+def make_refresh(names: Sequence[str] = NAMES, words: Sequence[str] = ("gold",), **changed: Any) -> RefreshEvidence:
+    """A refreshed model that lost its trial, after a night on which a column and a pair have moved."""
+    moved = ColumnDrift(names[0], "quantiles", 0.12, 0.02, "moved", f"Column {names[0]!r} moved, {words[0]}.")
+    calm = [ColumnDrift(name, "quantiles", 0.01, 0.02, "quiet", "Nothing.") for name in names[1:]]
+    pair = PairDrift(names[0], names[1], 0.08, 0.03, "moved", f"A pair moved, {words[0]}.")
+    whole = RefreshEvidence(
+        decision="refresh",
+        reason=f"Column {names[0]!r} moved, {words[0]}.",
+        model_version="5d17c0ffee42",
+        champion="5d17c0ffee42",
+        drift=Drift("moved", 28_950, 29_304, (moved, *calm), (pair,)),
+        trial=Trial(False, f"The challenger is worse in {words[0]}.", _trial_metrics(names), 20_000, 2_930),
+        lineage=("5d17c0ffee42", "0ddba11c0de5", "ba5eba11f00d"),
+    )
+    return dataclasses.replace(whole, **changed)
+
+
+def _trial_metrics(names: Sequence[str]) -> tuple[TrialMetric, ...]:
+    return (
+        TrialMetric("shape_error_percent", 1.32, 2.51, Interval(0.95, 1.43), 0.15),
+        TrialMetric("column_error_percent", 1.2, 9.4, Interval(7.1, 9.3), 0.3, (names[0],)),
+        TrialMetric("dependence_error_percent", 2.3, 2.9, Interval(-1.1, 2.3), 1.0, tuple(names[:2])),
+        TrialMetric("c2st_auc", 0.56, 0.52, Interval(-0.06, -0.02), 0.0125),
+        TrialMetric("near_copy_excess_percent", 0.0, 0.0, Interval(0.0, 0.0), 0.05),
     )
 
 

@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.validations import NAMES, make_validation
+from tests.validations import NAMES, make_refresh, make_validation
+from vae_ops.drift import Drift
 from vae_ops.validation.evidence import Distances, Distribution, Interval, Validation
-from vae_ops.validation.report import render_report
+from vae_ops.validation.report import _duel, render_report
+from vae_ops.validation.succession import Trial
 
 MEGABYTE = 1024 * 1024
 VOID = {"br", "i", "input", "meta"}
@@ -280,3 +282,44 @@ def luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_the_decision_is_shown_with_trial_lineage_and_drift(page: Page) -> None:
+    for piece in (
+        "Which model drew these rows?", "The champion stays: the refreshed model lost the trial.",
+        "Column 'age' moved, gold.", "5d17c0ffee42", "trained from nothing", "The challenger is worse in gold.",
+        "The column that lost most", "9.40 %", "0.95 to 1.43", "20,000 rows of each model beside 2,930 real rows",
+        "age with income", "12.0 %", "28,950 rows then, 29,304 tonight",
+    ):  # fmt: skip
+        assert piece in page.words, piece
+    outcomes = re.findall(r"[✕✓–] (worse|better|not worse)", page.words)
+    assert outcomes == ["worse", "worse", "not worse", "better", "not worse"]
+
+
+def test_without_a_run_there_is_no_decision_to_show() -> None:
+    without = Page(render_report(make_validation(refresh=None)))
+    assert "Which model drew" not in without.words
+    assert "#decision" not in list(without.attributes("href"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"decision": "reuse", "trial": None}, "The champion was reused, without any training."),
+        ({"trial": Trial(True, "As good.")}, "The champion was refreshed, and it won the trial."),
+        ({"decision": "retrain", "trial": None}, "A model was trained from nothing."),
+        ({"drift": None, "trial": None, "lineage": ()}, "drew these rows, trained from nothing"),
+        ({"drift": Drift("quiet", 9, 9, (), ())}, "Nothing: none of 0 columns and 0 pairs has moved beyond chance."),
+        ({"lineage": tuple(f"model-{place}" for place in range(20))}, "12 more, back to the one trained from nothing"),
+    ],
+)
+def test_every_decision_has_its_words(changed: dict[str, Any], said: str) -> None:
+    assert said in Page(render_report(make_validation(refresh=make_refresh(**changed)))).words
+
+
+def test_a_difference_is_drawn_on_its_side_of_equal() -> None:
+    marks = {duel.metric.metric: duel for duel in map(_duel, make_refresh().trial.metrics)}  # type: ignore[union-attr]
+    worse, better = marks["shape_error_percent"], marks["c2st_auc"]
+    assert worse.equal == better.equal == 50.0
+    assert worse.start == 50.0 < worse.margin < worse.whisker[0] < worse.end < worse.whisker[1] < 100.0
+    assert 0.0 < better.whisker[0] < better.start < better.whisker[1] < better.end == 50.0 < better.margin

@@ -17,6 +17,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vae_ops.drift import ColumnDrift, Drift, PairDrift
 from vae_ops.validation import report_figures as figures
 from vae_ops.validation import report_text as text
 from vae_ops.validation.evidence import (
@@ -27,6 +28,7 @@ from vae_ops.validation.evidence import (
     PairEvidence,
     Validation,
 )
+from vae_ops.validation.succession import RefreshEvidence, TrialMetric
 
 __all__ = ["render_report"]
 
@@ -37,7 +39,13 @@ MAPPED_COLUMNS = 20
 FAINTEST_SCALE = 0.1  # of the map of differences: an error of a few percent stays pale
 LISTED_PAIRS = 12
 LISTED_LEAKS = 50
+LISTED_MOVEMENTS = 20
+LISTED_VERSIONS = 8
 _PERFECT: Final = {"c2st_auc": 0.5, "membership_auc": 0.5, "membership_auc_outliers": 0.5, "dcr_share_percent": 50.0}
+_DUEL_TITLES: Final = {
+    "column_error_percent": "The column that lost most",
+    "dependence_error_percent": "The pair that lost most",
+}
 _ASPECTS: Final = ("fidelity", "utility", "privacy")
 _ORDER: Final = ("pass", "borderline", "fail")
 
@@ -57,6 +65,7 @@ def render_report(validation: Validation) -> str:
         .render(
             validation=validation,
             **_verdict(validation),
+            **_decision(validation.refresh),
             **_columns(validation),
             **_model(validation),
             **_run(validation),
@@ -149,6 +158,85 @@ def _place(value: float, low: float, high: float) -> float:
     if not math.isfinite(value) or not math.isfinite(high - low) or high <= low:
         return 0.0 if value == low or value == -math.inf else 100.0
     return 100 * min(max((value - low) / (high - low), 0.0), 1.0)
+
+
+# --- decision ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Duel:
+    """How one metric of a trial is shown: its outcome, and where its marks stand, percent of the bar's length."""
+
+    metric: TrialMetric
+    title: str
+    tone: str
+    outcome: str
+    equal: float
+    margin: float
+    start: float
+    end: float
+    whisker: tuple[float, float]
+
+
+def _decision(refresh: RefreshEvidence | None) -> dict[str, Any]:
+    """Which model drew the rows; nothing where no run did."""
+    if refresh is None:
+        return {}
+    lost = refresh.trial is not None and not refresh.trial.challenger_wins
+    lineage = refresh.lineage or (refresh.model_version,)
+    moved = _moved(refresh.drift) if refresh.drift else []
+    return {
+        "decided": _decided(refresh, lost),
+        "decided_tone": "borderline" if lost else "pass",
+        "lineage": [(version, _role(place, lineage, refresh)) for place, version in enumerate(lineage)][
+            :LISTED_VERSIONS
+        ],
+        "lineage_left_out": max(0, len(lineage) - LISTED_VERSIONS),
+        "duels": [_duel(metric) for metric in refresh.trial.metrics] if refresh.trial else [],
+        "moved": moved[:LISTED_MOVEMENTS],
+        "moved_left_out": max(0, len(moved) - LISTED_MOVEMENTS),
+    }
+
+
+def _decided(refresh: RefreshEvidence, lost: bool) -> str:
+    if lost:
+        tried = {"refresh": "refreshed", "retrain": "retrained"}.get(refresh.decision, "new")
+        return f"The champion stays: the {tried} model lost the trial."
+    took_over = ", and it won the trial" if refresh.trial else ""
+    return {
+        "reuse": "The champion was reused, without any training.",
+        "refresh": f"The champion was refreshed{took_over}.",
+        "retrain": f"A model was trained from nothing{took_over}.",
+    }[refresh.decision]
+
+
+def _role(place: int, lineage: Sequence[str], refresh: RefreshEvidence) -> str:
+    roles = [
+        "drew these rows" if place == 0 else "",
+        "the champion before" if lineage[place] == refresh.champion and place else "",
+        "trained from nothing" if place == len(lineage) - 1 else "refreshed",
+    ]
+    return ", ".join(filter(None, roles))
+
+
+def _duel(metric: TrialMetric) -> _Duel:
+    difference, ends = metric.challenger - metric.champion, (metric.difference.low, metric.difference.high)
+    reach = max((abs(mark) for mark in (*ends, difference, metric.margin) if math.isfinite(mark)), default=0.0)
+    equal, margin, value, low, high = (
+        _place(mark, -1.06 * reach, 1.06 * reach) if reach else 50.0 for mark in (0.0, metric.margin, difference, *ends)
+    )
+    tone, outcome = (
+        ("fail", "worse") if metric.is_worse else ("pass", "better") if metric.is_better else ("", "not worse")
+    )
+    title = _DUEL_TITLES.get(metric.metric) or text.metric_title(metric.metric)
+    return _Duel(metric, title, tone, outcome, equal, margin, min(equal, value), max(equal, value), (low, high))
+
+
+def _moved(drift: Drift) -> list[tuple[tuple[str, ...], str, ColumnDrift | PairDrift]]:
+    """Columns and pairs that moved, by name, in the order of their movements' weight."""
+    columns = [((part.column,), part.aspect, part) for part in drift.columns if part.movement != "quiet"]
+    pairs = [((part.first, part.second), "dependence", part) for part in drift.pairs if part.movement != "quiet"]
+    return [*columns, *pairs]
 
 
 # --- columns and pairs -------------------------------------------------------------------------------------------

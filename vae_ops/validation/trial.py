@@ -22,6 +22,7 @@ from vae_ops.validation.joint import C2stScores, c2st_scores
 from vae_ops.validation.neighbours import measure_units, place_rows
 from vae_ops.validation.paired import (
     FEWEST_GROUPS,
+    FEWEST_REAL,
     Difference,
     compare_aucs,
     compare_closeness,
@@ -217,7 +218,7 @@ def _each(
 
 def _closeness(sides: _Sides, settings: GateSettings) -> Iterable[_Compared]:
     limits = settings.max_copy_excess_percent, settings.max_near_copy_excess_percent, settings.max_dcr_share_percent
-    if all(limit is None for limit in limits):
+    if all(limit is None for limit in limits) or sides.training_rows < FEWEST_REAL:
         return
     total, width = row_count(sides.pool), max(len(sides.pool), 1)
     trained = _some(sides.training_rows, max(INDEX_CELLS // width, 1), [sides.seed, 5])
@@ -233,7 +234,7 @@ def _closeness(sides: _Sides, settings: GateSettings) -> Iterable[_Compared]:
     copies, near = compare_closeness(training, members, holdout, models, seed=sides.seed)
     yield from _whole("copy_excess_percent", copies, limits[0])
     yield from _whole("near_copy_excess_percent", near, limits[1])
-    if limits[2] is not None:
+    if limits[2] is not None and len(holdout) >= FEWEST_REAL:
         training, holdout, *models = (part.scaled(units.ranges) for part in places)
         share = compare_shares_of_training(training, holdout, models, seed=sides.seed)
         yield from _whole("dcr_share_percent", share, limits[2] - 50)
