@@ -107,8 +107,8 @@ class ColumnProfile:
     def shares_below(self, points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Shares of the known values that lie below points.
 
-        Between two values that occur, the error was at most 0.4 % on continuous and on rounded columns; at a value that
-        many rows share it may be 2 %, as a t-digest spreads ties over their neighbourhood.
+        Errors were at most 0.4 % on continuous and on rounded columns. Near a value that many rows share they may be
+        4 %, as a t-digest spreads ties over their neighbourhood.
 
         Args:
             points: At least one, in any order.
