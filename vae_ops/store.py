@@ -355,7 +355,7 @@ class Store:
         runs = [run for run in self.all_runs() if run.run_id != but]
         scheduled = sorted((run for run in runs if not run.run_id.startswith(CLI_PREFIX)), key=_last_touch)
         left = [run for run in runs if run.run_id.startswith(CLI_PREFIX)]
-        left += [run for run in scheduled[: len(scheduled) - keep] if is_idle(run)]
+        left += [run for run in scheduled[:-keep] if is_idle(run)]
         return [run.root for run in left if self._remove_if_dead(run, dry_run)]
 
     def _remove_if_dead(self, run: Run, dry_run: bool) -> bool:

@@ -1,10 +1,14 @@
 """storage.py: the same behaviour on a local path and on an object store (fsspec's memory filesystem stands for one)."""
 
+import errno
 import multiprocessing
 import os
+import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pyarrow.fs
@@ -143,6 +147,49 @@ def test_writers_at_once_never_mix_and_leave_no_litter(tmp_path: Path) -> None:
         writer.join()
         assert writer.exitcode == 0
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_file_is_created_once(root: Location) -> None:
+    root.make_dirs()
+    place = root.child("record.json")
+    assert place.create_json({"token": "a"})
+    assert not place.create_json({"token": "b"})
+    assert place.read_json() == {"token": "a"}
+    assert root.list() == ["record.json"]
+
+
+def test_of_many_creators_at_once_one_succeeds(tmp_path: Path) -> None:
+    place = locate(tmp_path / "record.json")
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return place.create_json(number)
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert created.count(True) == 1
+    assert place.read_json() == created.index(True)
+    assert os.listdir(tmp_path) == ["record.json"]
+
+
+def test_a_creator_that_collides_on_the_way_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = locate(f"memory://created-{uuid.uuid4().hex}/record.json")
+    collisions = iter([OSError(errno.EBUSY, "409")])
+    pipe = place.fs.pipe_file
+
+    def collide(*arguments: Any, **options: Any) -> None:
+        if error := next(collisions, None):
+            raise error
+        pipe(*arguments, **options)
+
+    monkeypatch.setattr(place.fs, "pipe_file", collide)
+    assert place.create_json({"token": "a"})
+
+
+def test_the_parent_of_a_location(root: Location) -> None:
+    child = root.child("a")
+    assert (child.parent.path, child.parent.uri) == (root.path, root.uri)
 
 
 def test_a_probe_leaves_nothing_behind(root: Location) -> None:

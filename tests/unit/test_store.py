@@ -242,8 +242,21 @@ def test_replacing_spares_what_was_not_made_here(tmp_path: Path) -> None:
         pass
 
 
-def test_an_object_store_needs_no_locks(tmp_path: Path) -> None:
-    output = Output(locate("memory://bucket/out"))
+def test_on_an_object_store_staging_is_as_private_and_leaves_as_little(tmp_path: Path) -> None:
+    output = Output(locate(f"memory:/{tmp_path}/out"))
     with output.staging("cli-a") as making, output.committing():
         making.child("x").write_atomic(b"1")
-    assert not making.child("x").exists()
+        assert [name for name in output.snapshots.list() if name[0] != "."] == []
+    assert output.snapshots.list() == []
+
+
+def test_an_output_that_the_store_lies_in_needs_no_note(tmp_path: Path) -> None:
+    home, distant = Output(locate(tmp_path / "home")), Output(locate(tmp_path / "distant"))
+    store = Store(home.default_store)
+    for output in (home, distant, distant):
+        store.remember(output)
+    assert [output.root for output in store.outputs()] == [home.root, distant.root]
+    assert len(store.noted_outputs.list()) == 1
+    os.rename(home.root.path, tmp_path / "moved")
+    moved = Output(locate(tmp_path / "moved"))
+    assert [output.root for output in Store(moved.default_store).outputs()] == [moved.root, distant.root]
