@@ -199,6 +199,12 @@ def test_ten_percent_of_scale_moved_and_twice_is_large() -> None:
             assert of(found, name).movement == movement
 
 
+def test_a_spread_that_changed_about_its_middle_moved() -> None:
+    size = rows(1).column("size").to_numpy()
+    found = only(drift(with_column(rows(1), "size", np.median(size) + (size - np.median(size)) * 1.25)))
+    assert (found.movement, "between" in found.sentence) == ("moved", True)
+
+
 def test_identifiers_count_by_their_nulls_only() -> None:
     table = rows(1).append_column("row", pa.array(range(ROWS, 2 * ROWS)))
     reference = profile(rows(0).append_column("row", pa.array(range(ROWS))))

@@ -8,6 +8,7 @@ from vae_ops.drift.noise import (
     fewest_telling,
     gumbel_quantile,
     ks_noise,
+    kuiper_noise,
     total_variation,
     variation_noise,
 )
@@ -40,6 +41,8 @@ def test_ks_exceeds_its_noise_as_often_as_it_should() -> None:
     ranks = np.argsort(random.random((DRAWS, 900)), axis=1) < 300
     distances = np.abs(ranks.cumsum(axis=1) / 300 - (~ranks).cumsum(axis=1) / 600).max(axis=1)
     assert 0.02 < np.mean(distances > ks_noise(300, 600, 0.05)) < 0.06
+    intervals = np.ptp(ranks.cumsum(axis=1) / 300 - (~ranks).cumsum(axis=1) / 600, axis=1)
+    assert 0.02 < np.mean(intervals > kuiper_noise(300, 600, 0.05)) < 0.06
 
 
 def test_absence_is_a_matter_of_odds() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from vae_ops.drift.noise import fewest_telling, ks_noise, total_variation, variation_noise
+from vae_ops.drift.noise import fewest_telling, ks_noise, kuiper_noise, total_variation, variation_noise
 from vae_ops.drift.records import ColumnDrift, Movement, movement_of, percent
 from vae_ops.profiling import ColumnProfile
 from vae_ops.schema import SemanticType, natural_type
@@ -24,7 +24,7 @@ __all__ = ["column_drifts"]
 # Odds that anything of one kind exceeds its noise in a night in which nothing moved.
 _DISTANCES_LEVEL = 0.005
 _NOVELTIES_LEVEL = 0.0025
-_DISTANCES_PER_COLUMN = 3
+_DISTANCES_PER_COLUMN = 4
 # Beside its values, a column has two ends of a range and may come to a standstill.
 _NOVELTIES_PER_COLUMN = 3
 # No model learns what fewer rows show; and of numbers that go on and on, it tells apart what so many rows share.
@@ -262,22 +262,32 @@ def _novelty(
 
 
 def _quantiles(column: _Column, limits: _Limits) -> ColumnDrift:
-    """The Kolmogorov-Smirnov distance; large by the share of rows that moved by half a standard deviation and more."""
+    """The distances of Kolmogorov-Smirnov and of Kuiper; large by the share of rows that moved far.
+
+    The first sees a shift best, the second a spread that changed about the middle.
+    """
     points = _points_between(column)
-    before, now = (_shares_below(side, points) for side in (column.old, column.new))
-    noise = ks_noise(column.old.known, column.new.known, limits.distance_level)
-    noise += _rank_error(column.old) + _rank_error(column.new)
     if not len(points):
-        return ColumnDrift(column.name, "quantiles", 0.0, noise, "quiet", f"Column {column.name!r} is a single value.")
-    most = int(np.argmax(np.abs(now - before)))
-    distance = abs(float(now[most] - before[most]))
-    is_far = limits.movement(_share_far(column, points, before, now), noise) == "large"
+        return ColumnDrift(column.name, "quantiles", 0.0, 0.0, "quiet", f"Column {column.name!r} has too few values.")
+    before, now = (_shares_below(side, points) for side in (column.old, column.new))
+    sizes, error = (column.old.known, column.new.known), _rank_error(column.old) + _rank_error(column.new)
+    difference = now - before
+    low, high = sorted([int(difference.argmin()), int(difference.argmax())])
+    most = int(np.abs(difference).argmax())
+    candidates = [
+        (abs(difference[most]), ks_noise(*sizes, limits.distance_level) + error, [most]),
+        (abs(difference[high] - difference[low]), kuiper_noise(*sizes, limits.distance_level) + 2 * error, [low, high]),
+    ]
+    distance, noise, ends = max(candidates, key=lambda candidate: candidate[0] - candidate[1])
+    is_far = limits.movement(_share_far(column, points, before, now), candidates[0][1]) == "large"
     movement = limits.movement(distance, noise, most="large" if is_far else "moved")
+    shares = [abs(float(np.diff(side[ends], prepend=0.0)[-1])) for side in (now, before)]
+    where = " and ".join(column.shown(point) for point in points[ends])
     sentence = (
-        f"Column {column.name!r}: {percent(now[most])} of its values are below {column.shown(points[most])}, "
-        f"{percent(before[most])} before; chance explains a difference of {percent(noise)}."
+        f"Column {column.name!r}: {percent(shares[0])} of its values are {'between' if len(ends) > 1 else 'below'} "
+        f"{where}, {percent(shares[1])} before; chance explains a difference of {percent(noise)}."
     )
-    return ColumnDrift(column.name, "quantiles", distance, noise, movement, sentence)
+    return ColumnDrift(column.name, "quantiles", float(distance), min(noise, 1.0), movement, sentence)
 
 
 def _share_far(

@@ -36,9 +36,9 @@ class ColumnDrift:
     sentence: str
 
     @property
-    def weight(self) -> tuple[int, bool, float]:
-        """Sorts by movement, then by how far the distance is beyond its noise; what is equal comes first of all."""
-        return CALMEST_FIRST.index(self.movement), self.distance > 0, self.distance - self.noise
+    def weight(self) -> tuple[int, float]:
+        """Sorts by movement, then by how far the distance is beyond chance; what is quiet, by how near to it."""
+        return _weight(self.movement, self.distance, self.noise)
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class PairDrift:
     sentence: str
 
     @property
-    def weight(self) -> tuple[int, bool, float]:
-        """Sorts by movement, then by how far the distance is beyond its noise; what is equal comes first of all."""
-        return CALMEST_FIRST.index(self.movement), self.distance > 0, self.distance - self.noise
+    def weight(self) -> tuple[int, float]:
+        """Sorts by movement, then by how far the distance is beyond chance; what is quiet, by how near to it."""
+        return _weight(self.movement, self.distance, self.noise)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,11 @@ class Drift:
         """Builds the record from plain JSON values, as `asdict` and JSON leave them."""
         columns = tuple(ColumnDrift(**column) for column in values["columns"])
         return cls(**{**values, "columns": columns, "pairs": tuple(PairDrift(**pair) for pair in values["pairs"])})
+
+
+def _weight(movement: Movement, distance: float, noise: float) -> tuple[int, float]:
+    near = distance / noise if noise else distance
+    return CALMEST_FIRST.index(movement), near if movement == "quiet" else distance - noise
 
 
 def movement_of(distance: float, noise: float, settings: RefreshSettings) -> Movement:
