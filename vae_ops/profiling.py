@@ -361,7 +361,8 @@ class _Sketches:
         counts = [count for _, count in self.frequent.ranked()]
         if not self.nulls and len(counts) <= 1 and known in (self.nans, *counts):
             return SemanticType.CONSTANT
-        all_differ = not self.repeats and self.distinct.get_upper_bound(2) >= known
+        # The sketch's bound of three deviations, so that a key is not taken for something else every other month.
+        all_differ = self.rises or (not self.repeats and self.distinct.get_upper_bound(3) >= known)
         if known >= _IDENTIFIER_ROWS and all_differ and (natural is SemanticType.CATEGORICAL or self._numbers_rows()):
             return SemanticType.IDENTIFIER
         return natural

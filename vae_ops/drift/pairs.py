@@ -143,7 +143,7 @@ class _TextParts:
 
     def weights(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """How much of each chosen row lies in each part, `(chosen, width)`."""
-        return self._hot[chosen]
+        return self._hot.take(chosen, axis=0)
 
 
 class _RankParts:
@@ -160,7 +160,7 @@ class _RankParts:
 
     def weights(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         """How much of each chosen row lies in each part, `(chosen, width)`; the last is for rows without a value."""
-        codes = self._codes[chosen]
+        codes = self._codes.take(chosen)
         counts = np.bincount(codes, minlength=self._distinct + 1)[: self._distinct]
         ends = counts.cumsum()
         # Rank intervals in units of parts.
@@ -171,4 +171,4 @@ class _RankParts:
         table = np.zeros((self._distinct + 1, self.width), dtype=np.float32)
         table[:-1, :-1] = overlap / np.maximum(high - low, scale)
         table[-1, -1] = 1.0
-        return table[codes]
+        return table.take(codes, axis=0)
