@@ -26,8 +26,8 @@ def lock() -> Location:
 @pytest.fixture(autouse=True)
 def lease_seconds(monkeypatch: pytest.MonkeyPatch) -> float:
     """Short leases, so that waiting for a death takes no time."""
-    monkeypatch.setenv("VAE_OPS_LEASE_SECONDS", "0.6")
-    return 0.6
+    monkeypatch.setenv("VAE_OPS_LEASE_SECONDS", "1.5")
+    return 1.5
 
 
 def dead_claim(lock: Location, generation: int = 1, *, seconds: float = 0.3) -> Location:
@@ -112,7 +112,7 @@ def test_a_holder_that_slept_too_long_notices_before_it_commits(
     with hold(lock, shared=shared) as sleeper:
         with frozen(monkeypatch), hold(lock):
             pass
-        with pytest.raises(BusyError, match=r"no sign of life for 0\.6 s"):
+        with pytest.raises(BusyError, match=r"no sign of life for 1\.5 s"):
             sleeper.verify()
     assert lock.list() == []
 
@@ -172,7 +172,7 @@ def hold_first(lock: Location, honest: Any) -> Iterator[None]:
 
     def renew() -> None:
         for beat in itertools.count():
-            claim.write_json({"token": sign.token, "owner": sign.owner, "seconds": 0.6, "beat": beat})
+            claim.write_json({"token": sign.token, "owner": sign.owner, "seconds": 1.5, "beat": beat})
             if stop.wait(0.1):
                 return
 

@@ -22,7 +22,7 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Output:
 
 @pytest.fixture(autouse=True)
 def _short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VAE_OPS_LEASE_SECONDS", "1")
+    monkeypatch.setenv("VAE_OPS_LEASE_SECONDS", "2")
 
 
 @pytest.fixture
