@@ -103,6 +103,20 @@ def test_a_column_that_may_be_null_no_longer_is_another_type() -> None:
     assert "int64 without nulls" in only(drift(strict)).sentence
 
 
+def test_columns_in_another_order_are_another_schema() -> None:
+    names = rows(1, 2).column_names
+    found = drift(rows(1).select([*names[:2], names[3], names[2], *names[4:]]))
+    assert found.movement == "schema"
+    assert {column.column for column in found.columns if column.movement == "schema"} == {"price", "kind"}
+
+
+def test_a_column_of_another_type_may_be_broken_too() -> None:
+    found = drift(
+        without_some(with_column(rows(1), "age", rows(1).column("age").to_numpy() * 1.0, pa.float64()), "age", 0.4)
+    )
+    assert (found.movement, of(found, "age").movement, len(found.columns)) == ("broken", "broken", 7)
+
+
 @pytest.mark.parametrize("instead", [None, float("nan")])
 def test_many_more_missing_values_are_a_broken_upstream(instead: object) -> None:
     found = drift(without_some(rows(1), "size", 0.4, instead))

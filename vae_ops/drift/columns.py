@@ -51,7 +51,8 @@ def column_drifts(
     """What moved most in each column.
 
     Args:
-        shared: The earlier and the later profile of every column that both tables have, in one type.
+        shared: The earlier and the later profile of every column that both tables have; where its type has changed,
+            only missing values are compared.
         schema: That of the later table.
         settings: What counts as moved, large or broken.
 
@@ -65,6 +66,8 @@ def column_drifts(
 
 def _answers(column: "_Column", limits: "_Limits") -> Iterator[ColumnDrift]:
     yield _nulls(column, limits)
+    if column.old.type != column.new.type:
+        return
     yield from _standstill(column, limits)
     if column.is_identifier or not (column.old.known and column.new.known):
         return

@@ -3,7 +3,7 @@
 `columns.py` and `pairs.py` measure what the two tables share; `records.py` holds what was found.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from vae_ops.drift.columns import column_drifts
@@ -35,24 +35,28 @@ def measure_drift(reference: Profile, current: Profile, settings: RefreshSetting
         BundleError: The sampled rows of a profile are damaged.
     """
     old = {column.name: column for column in reference.columns}
-    shared = [(old[column.name], column) for column in current.columns if _is_stored_alike(old, column)]
-    columns = [*_schema_drifts(reference, current), *column_drifts(shared, current.schema, settings)]
+    shared = [(old[column.name], column) for column in current.columns if column.name in old]
+    columns = _worst([*_schema_drifts(reference, current), *column_drifts(shared, current.schema, settings)])
     # What a broken column does to its pairs is no news.
-    broken = {column.column for column in columns if column.movement == "broken"}
-    paired = [new for _, new in shared if new.semantic_type not in _WITHOUT_DEPENDENCE and new.name not in broken]
-    pairs = pair_drifts(reference, current, [column.name for column in paired], settings)
+    unfit = {column.column for column in columns if column.movement in ("broken", "schema")}
+    paired = [new.name for _, new in shared if new.semantic_type not in _WITHOUT_DEPENDENCE and new.name not in unfit]
+    pairs = pair_drifts(reference, current, paired, settings)
     movements = [*(column.movement for column in columns), *(pair.movement for pair in pairs)]
     return Drift(
         movement=max(movements, key=CALMEST_FIRST.index, default="quiet"),
         rows_reference=reference.rows,
         rows=current.rows,
-        columns=tuple(sorted(columns, key=lambda column: column.weight, reverse=True)),
+        columns=tuple(columns),
         pairs=tuple(sorted(pairs, key=lambda pair: pair.weight, reverse=True)[:_MOST_PAIRS]),
     )
 
 
-def _is_stored_alike(old: Mapping[str, ColumnProfile], column: ColumnProfile) -> bool:
-    return column.name in old and _stored_as(old[column.name]) == _stored_as(column)
+def _worst(found: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """The worst of each column, the worst first."""
+    worst: dict[str, ColumnDrift] = {}
+    for column in sorted(found, key=lambda column: column.weight, reverse=True):
+        worst.setdefault(column.column, column)
+    return list(worst.values())
 
 
 def _schema_drifts(reference: Profile, current: Profile) -> Iterator[ColumnDrift]:
@@ -60,12 +64,21 @@ def _schema_drifts(reference: Profile, current: Profile) -> Iterator[ColumnDrift
     for name, column in new.items():
         if name not in old:
             yield _schema_drift(name, "new", f"Column {name!r} is new: {_stored_as(column)}.")
-        elif not _is_stored_alike(old, column):
+        elif _stored_as(column) != _stored_as(old[name]):
             sentence = f"Column {name!r} was {_stored_as(old[name])} and is {_stored_as(column)} now."
             yield _schema_drift(name, "retyped", sentence)
     for name, column in old.items():
         if name not in new:
             yield _schema_drift(name, "gone", f"Column {name!r} is gone; it was {_stored_as(column)}.")
+    yield from _misplaced([name for name in old if name in new], [name for name in new if name in old])
+
+
+def _misplaced(before: Sequence[str], now: Sequence[str]) -> Iterator[ColumnDrift]:
+    """Synthetic rows have the order of the columns that their model learned."""
+    for place, name in enumerate(now):
+        if before[place] != name:
+            sentence = f"Column {name!r} stands in another place among the columns than before."
+            yield _schema_drift(name, "retyped", sentence)
 
 
 def _schema_drift(name: str, aspect: Literal["new", "gone", "retyped"], sentence: str) -> ColumnDrift:
