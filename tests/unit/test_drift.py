@@ -198,6 +198,15 @@ def test_values_beyond_the_old_range_moved() -> None:
         assert (found.movement, where in found.sentence) == ("moved", True)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_values_that_many_rows_share_are_not_smeared_into_a_drift(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    tables = (np.clip(np.where(random.random(60_000) < 0.4, 0, random.normal(size=60_000)), -2, 1.5) for _ in range(2))
+    first, second = (pa.table({"x": np.append(values, end)}) for values, end in zip(tables, (1.5, 9.9), strict=True))
+    parts = [profile(second.slice(start, 9_000)) for start in range(0, 60_000, 9_000)]
+    assert measure_drift(profile(first), merge_profiles(parts), RefreshSettings(max_drift=0.0)).sentences == ()
+
+
 def test_days_go_on_until_their_share_counts() -> None:
     assert drift(rows(1, days=101)).movement == "quiet"
     found = only(drift(rows(1, days=120)))
@@ -249,7 +258,7 @@ def test_dependence_of_texts_is_found() -> None:
 
 
 def test_millions_of_rows_see_more_than_thousands_and_are_quick() -> None:
-    shifted = with_column(rows(0), "size", rows(0).column("size").to_numpy() * 1.02)
+    shifted = with_column(rows(0), "size", rows(0).column("size").to_numpy() * 1.03)
     assert drift(shifted).movement == "quiet"
     many = merge_profiles([REFERENCE] * 60), merge_profiles([profile(shifted)] * 60)
     assert of(measure_drift(*many, RefreshSettings()), "size").movement == "moved"

@@ -37,6 +37,8 @@ _RANKS = tuple(np.linspace(0.0, 1.0, 257).tolist())
 # More rows of one value than a centroid of a t-digest holds, and how far, in shares of the rows, the outermost of them
 # are spread.
 _SHARED, _SMEAR = 0.005, 0.02
+# The rows at the end of a range are smeared too, by less than this share.
+_FEWEST_OUTSIDE = 0.001
 # Numbers that moved by less, in standard deviations, are learned anew by a model that goes on.
 _NEAR = 0.5
 # Bounds go through decimal and single precision.
@@ -317,17 +319,22 @@ def _outside(column: _Column, limits: _Limits) -> Iterator[ColumnDrift]:
         return
     low, high = float(old.minimum), float(old.maximum)
     room = _ROUNDING * max(abs(low), abs(high), np.finfo(np.float64).tiny)
-    share_below, share_not_above = _shares_below(new, np.array([low - room, high + room]))
+    below, not_above = _shares_below(new, np.array([low - room, high + room]))
     fewest = max(_FEWEST_ROWS, fewest_telling(new.known, old.known, limits.novelty_level))
-    for share, side, bound in ((share_below, "below", low), (1 - share_not_above, "above", high)):
-        if round(share * new.known) >= fewest:
-            sentence = (
-                f"Column {column.name!r} has {round(share * new.known):,} values ({percent(share)}) {side} "
-                f"{column.shown(bound)}, where its range ended before."
-            )
-            noise = fewest / new.known
-            movement = limits.movement(float(share), noise, "moved", "moved")
-            yield ColumnDrift(column.name, "quantiles", float(share), noise, movement, sentence)
+    if new.frequent_error:
+        fewest = max(fewest, round(_FEWEST_OUTSIDE * new.known))
+    for share, side, bound in ((float(below), "below", low), (float(1 - not_above), "above", high)):
+        if round(share * new.known) >= fewest and not (new.frequent_error and bound in _shared_values(new)):
+            yield _beyond(column, share, fewest / new.known, f"{side} {column.shown(bound)}", limits)
+
+
+def _beyond(column: _Column, share: float, noise: float, where: str, limits: _Limits) -> ColumnDrift:
+    sentence = (
+        f"Column {column.name!r} has {round(share * column.new.known):,} values ({percent(share)}) {where}, where its "
+        "range ended before."
+    )
+    movement = limits.movement(share, noise, "moved", "moved")
+    return ColumnDrift(column.name, "quantiles", share, noise, movement, sentence)
 
 
 def _points_between(column: _Column) -> NDArray[np.float64]:
@@ -341,12 +348,16 @@ def _points_between(column: _Column) -> NDArray[np.float64]:
 
 
 def _is_smeared(side: ColumnProfile, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    shared = [(float(item), count / side.known) for item, count in side.frequent if count >= _SHARED * side.known]
+    shared = _shared_values(side)
     if not side.frequent_error or not shared:
         return np.zeros(len(points), dtype=np.bool_)
-    values, shares = np.array(shared).T
-    distances = np.abs(side.shares_below(points)[:, None] - side.shares_below(values))
-    return np.asarray((distances < shares / 2 + _SMEAR).any(axis=1))
+    distances = np.abs(side.shares_below(points)[:, None] - side.shares_below(np.array(list(shared))))
+    return np.asarray((distances < np.array(list(shared.values())) / 2 + _SMEAR).any(axis=1))
+
+
+def _shared_values(side: ColumnProfile) -> dict[float, float]:
+    """Numbers that many rows share, with their shares."""
+    return {float(item): count / side.known for item, count in side.frequent if count >= _SHARED * side.known}
 
 
 def _values(side: ColumnProfile) -> NDArray[np.float64]:
