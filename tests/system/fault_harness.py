@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.object_store import ObjectStore, moto_server, reaching
 from tests.system.faults.bucket import Bucket
 from tests.system.faults.case import Case, Outcome
-from tests.system.faults.local_cases import local_cases
+from tests.system.faults.local_cases import kill_cases, local_cases
 from tests.system.faults.night import Stage, working
-from tests.system.faults.object_cases import object_cases
+from tests.system.faults.object_cases import object_cases, object_pair_cases
 from tests.system.faults.pair_cases import pair_cases
 from tests.system.faults.places import LocalDisk
 from tests.system.faults.proxy import proxying
@@ -50,11 +50,11 @@ def some_of(cases: Iterable[Case], share: int) -> list[Case]:
 
 
 @contextlib.contextmanager
-def local_stage(root: Path) -> Iterator[tuple[Stage, LocalDisk]]:
-    """A local disk, two nights after the first."""
+def local_stage(root: Path, mode: str = "refresh") -> Iterator[tuple[Stage, LocalDisk]]:
+    """A local disk, two nights after the first; how each night gets its model is fixed."""
     disk = LocalDisk(root)
     with working() as worker:
-        stage = Stage(disk, worker, SETTINGS)
+        stage = Stage(disk, worker, {**SETTINGS, "refresh": {"mode": mode}})
         stage.prepare()
         yield stage, disk
 
@@ -62,9 +62,16 @@ def local_stage(root: Path) -> Iterator[tuple[Stage, LocalDisk]]:
 def _local_outcomes(root: Path, share: int, only: str) -> Iterator[Outcome]:
     """Plays the cases of a local disk."""
     with local_stage(root) as (stage, disk):
-        every = itertools.chain.from_iterable(cases(stage, disk) for cases in (local_cases, source_cases, pair_cases))
-        for case in some_of((case for case in every if only in str(case)), share):
-            yield case.play(stage)
+        every = [*local_cases(stage, disk), *source_cases(stage, disk), *pair_cases(stage, disk)]
+        yield from _played(stage, every, share, only)
+    for mode in ("retrain", "reuse"):
+        with local_stage(root / mode, mode) as (stage, _):
+            yield from _played(stage, kill_cases(stage), 3 * share, only)
+
+
+def _played(stage: Stage, cases: Iterable[Case], share: int, only: str) -> Iterator[Outcome]:
+    for case in some_of((case for case in cases if only in str(case)), share):
+        yield case.play(stage)
 
 
 @contextlib.contextmanager
@@ -84,9 +91,7 @@ def object_stage(root: Path, endpoint: str) -> Iterator[tuple[Stage, Bucket]]:
 def _object_outcomes(root: Path, share: int, only: str) -> Iterator[Outcome]:
     """Plays the cases of an object store."""
     with moto_server() as endpoint, object_stage(root, endpoint) as (stage, bucket):
-        cases = (case for case in object_cases(stage, bucket) if only in str(case))
-        for case in some_of(cases, share):
-            yield case.play(stage)
+        yield from _played(stage, [*object_cases(stage, bucket), *object_pair_cases(stage, bucket)], share, only)
 
 
 def table_of(outcomes: Iterable[Outcome]) -> dict[str, Any]:
@@ -95,16 +100,21 @@ def table_of(outcomes: Iterable[Outcome]) -> dict[str, Any]:
     ended: dict[str, Counter[str]] = defaultdict(Counter)
     violations: list[str] = []
     unclear: Counter[str] = Counter()
+    missed = 0
     for outcome in outcomes:
         case = outcome.case
+        violations += [f"{case}: {violation}" for violation in outcome.violations]
+        if not outcome.has_struck:
+            missed += 1
+            continue
         faults[f"{case.step} ({case.mode})"][case.kind] += 1
         ended[case.kind][outcome.ended] += 1
-        violations += [f"{case}: {violation}" for violation in outcome.violations]
         if outcome.unclear:
             unclear[outcome.unclear] += 1
     return {
         "faults": sum(sum(kinds.values()) for kinds in faults.values()),
         "violations": violations,
+        "walks that did not meet their fault": missed,
         "faults by step": {step: dict(kinds) for step, kinds in sorted(faults.items())},
         "how walks ended": {kind: dict(ways) for kind, ways in sorted(ended.items())},
         "errors that are not ours": dict(unclear.most_common()),

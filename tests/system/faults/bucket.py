@@ -16,7 +16,7 @@ from vae_ops.storage import Location
 __all__ = ["LEASE_SECONDS", "Bucket"]
 
 # Whoever comes after a kill waits for so long before it takes the dead holder's place.
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 3.0
 
 
 class Bucket:
@@ -47,10 +47,19 @@ class Bucket:
 
     def bring_source(self, night: int) -> None:
         """Puts a night's table where the walk looks for it, and nothing else."""
+        self._write_source("source", night)
+
+    def other_source(self, night: int) -> str:
+        """A night's table elsewhere."""
+        name = f"source-{night}"
+        self._write_source(name, night)
+        return self._objects.uri(name)
+
+    def _write_source(self, name: str, night: int) -> None:
         for number, part in enumerate(night_parts(night)):
             sink = pa.BufferOutputStream()
             pq.write_table(part, sink)
-            self._objects.location("source", f"part-{number}.parquet").write_atomic(sink.getvalue().to_pybytes())
+            self._objects.location(name, f"part-{number}.parquet").write_atomic(sink.getvalue().to_pybytes())
 
     def save(self, state: str) -> None:
         """Remembers what lies in output and store."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.system.faults.night import STEPS, Stage
+from tests.system.faults.night import STEPS, STORE_LOST, Stage
 
 __all__ = ["Case", "Outcome", "how_it_ended", "point_case"]
 
@@ -34,6 +34,7 @@ class Case:
         trouble: Makes trouble outside the walk, and ends it.
         harmless: Whether the walk must come to its end nevertheless.
         loses_store: Whether everything in the store is gone for good.
+        seen: Whether the fault was met, where the walk itself cannot tell.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Case:
     trouble: Callable[[], contextlib.AbstractContextManager[None]] = no_trouble
     harmless: bool = False
     loses_store: bool = False
+    seen: Callable[[], bool] = bool
 
     @property
     def step(self) -> str:
@@ -68,15 +70,20 @@ class Case:
     def play(self, stage: Stage) -> "Outcome":
         """Lets the fault strike, checks, walks again, and checks again."""
         clean = stage.expected(self.state, self.to_the_end)
+        at_last = stage.expected(STORE_LOST, self.again) if self.loses_store else clean
         stage.place.restore(self.state)
         with self.trouble():
             answer = stage.walk(self.steps, self.fault)
         found = _violations_of_the_walk(answer, harmless=self.harmless)
         found += stage.for_readers({clean.before, clean.after})
         found += stage.walk_again(self.again)
-        found += stage.for_readers({clean.after})
+        found += stage.for_readers({at_last.after})
         found += stage.after_a_night(None if self.loses_store else clean.names)
-        return Outcome(self, how_it_ended(answer), tuple(found), _unclear_error(answer))
+        return Outcome(self, how_it_ended(answer), tuple(found), self.has_struck(answer), _unclear_error(answer))
+
+    def has_struck(self, answer: Mapping[str, Any]) -> bool:
+        """Whether the walk has met its fault; a disk with room enough is none."""
+        return bool(answer["struck"] or how_it_ended(answer) != "done" or self.seen())
 
     def __str__(self) -> str:
         return f"{self.kind} at {self.where} ({self.mode}, {self.state})"
@@ -84,11 +91,20 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case: how the walk ended, and each promise that was broken."""
+    """What became of a case: how the walk ended, and each promise that was broken.
+
+    Attributes:
+        case: The case.
+        ended: How the walk ended that met the fault.
+        violations: The promises that were broken, as sentences.
+        has_struck: Whether the fault was met at all.
+        unclear: An error that is none of our tree, and where it came from.
+    """
 
     case: Case
     ended: str
     violations: tuple[str, ...]
+    has_struck: bool = True
     unclear: str = ""
 
 

@@ -14,11 +14,10 @@ from tests.system.faults.night import BEFORE, STEPS, Stage, before
 from tests.system.faults.places import EMPTY, LocalDisk
 from tests.system.faults.points import MODIFYING
 
-__all__ = ["local_cases"]
+__all__ = ["kill_cases", "local_cases"]
 
 _YEARS = 10 * 365 * 86_400.0
 _JUMPS = (_YEARS, -_YEARS, 2 * 86_400.0, -3_600.0)
-_SMALL_DISK = 8 * 2**20
 _ERRORS = {
     "input/output error": None,
     "full disk": MODIFYING - {"remove", "remove directory", "sync"},
@@ -27,12 +26,13 @@ _ERRORS = {
 
 Walked = tuple[str, tuple[str, ...]]
 
+_WALKS: list[Walked] = [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]
+
 
 def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     """Every case of a local disk."""
-    walks: list[Walked] = [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]
-    points = {walked: stage.points_of(*walked) for walked in walks}
-    for walked in walks:
+    points = {walked: stage.points_of(*walked) for walked in _WALKS}
+    for walked in _WALKS:
         yield from _kills(walked, points[walked])
         yield from _errors(walked, points[walked])
         yield from _vanishing(walked, points[walked], disk)
@@ -41,8 +41,14 @@ def local_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     first: Walked = EMPTY, ("augment",)
     yield from (point_case("kill", *first, point) for point in stage.points_of(*first) if point["occurrence"] == 1)
     if disk.can_mount():
-        for walked in walks:
+        for walked in _WALKS:
             yield from _small_disks(walked, disk)
+
+
+def kill_cases(stage: Stage) -> Iterator[Case]:
+    """Kills alone: for nights that are decided in another way."""
+    for walked in _WALKS:
+        yield from _kills(walked, stage.points_of(*walked))
 
 
 def _ends_of_groups(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,16 +114,11 @@ def _torn_files(walked: Walked, stage: Stage, disk: LocalDisk) -> Iterator[Case]
 
 
 def _small_disks(walked: Walked, disk: LocalDisk) -> Iterator[Case]:
-    @contextlib.contextmanager
-    def nearly_full(free: int) -> Iterator[None]:
-        disk.fill(free)
-        try:
-            yield
-        finally:
-            disk.empty()
-
-    page = os.sysconf("SC_PAGESIZE")
+    """Disks of their own, so that what Arrow writes without Python is hit too."""
     state, steps = walked
-    for pages in (*range(0, 48, 4), *range(48, 240, 24)):
+    yield Case("read-only mount", state, steps, f"{steps[0]}: everything", trouble=partial(disk.read_only, state))
+    page = os.sysconf("SC_PAGESIZE")
+    for pages in (*range(0, 16), *range(16, 64, 3)):
         where = f"{steps[0]}: {pages * page // 1024} KiB left"
-        yield Case("disk fills up", state, steps, where, trouble=partial(nearly_full, pages * page))
+        trouble = partial(disk.nearly_full, state, pages * page)
+        yield Case("disk fills up", state, steps, where, trouble=trouble)

@@ -22,11 +22,12 @@ from tests.system.faults.promises import (
     violations_of_tidiness,
 )
 
-__all__ = ["BEFORE", "NIGHT", "STEPS", "Expected", "Stage", "Worker", "before", "working"]
+__all__ = ["BEFORE", "NIGHT", "STEPS", "STORE_LOST", "Expected", "Stage", "Worker", "before", "working"]
 
 ROOT = Path(__file__).parents[3]
 NIGHT = 2
 BEFORE = "two nights published"
+STORE_LOST = "two nights published, the store lost"
 STEPS = ("profile", "train", "generate", "validate", "publish")
 
 
@@ -98,6 +99,9 @@ class Stage:
             self._must_end(["augment"])
         self.place.save(BEFORE)
         self.place.bring_source(NIGHT)
+        locations(self.place)[1].remove()
+        self.place.save(STORE_LOST)
+        self.place.restore(BEFORE)
         for step in STEPS:
             self.place.save(before(step))
             self._must_end([step])

@@ -1,17 +1,18 @@
-"""The faults of an object store: kills, errors, slow and torn answers, at each kind of request of each step."""
+"""The faults of an object store: kills, errors, slow and torn answers, frozen holders of leases, at each request."""
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import Any
 
 from tests.system.faults.bucket import Bucket
 from tests.system.faults.case import Case
-from tests.system.faults.night import BEFORE, STEPS, Stage, before
-from tests.system.faults.proxy import ANSWERS
+from tests.system.faults.night import BEFORE, NIGHT, STEPS, Stage, before
+from tests.system.faults.pair_cases import TwoAtOnce
+from tests.system.faults.points import Point
+from tests.system.faults.proxy import ANSWERS, FREEZES
 
-__all__ = ["object_cases"]
+__all__ = ["object_cases", "object_pair_cases"]
 
 _CHANGING = {"write", "create", "copy to", "remove", "remove many", "upload"}
 _UPLOADS = {"write", "create"}
@@ -26,13 +27,34 @@ def object_cases(stage: Stage, bucket: Bucket) -> Iterator[Case]:
     """Lost answers to all requests that change something, and all other troubles in turn."""
     turns = itertools.cycle(_IN_TURN)
     for state, steps in [*((before(step), (step,)) for step in STEPS), (BEFORE, ("augment",))]:
-        bucket.proxy.watch(steps[0])
-        stage.points_of(state, steps)
-        for point in bucket.proxy.seen:
-            if point.occurrence == 1:
-                always = _ALWAYS if point.operation in _CHANGING else ()
-                for act in (*always, next(act for act in turns if _makes_sense(act, point.operation))):
-                    yield _case(bucket, act, state, steps, asdict(point))
+        for point in _points(stage, bucket, state, steps):
+            always = _ALWAYS if point.operation in _CHANGING else ()
+            for act in (*always, next(act for act in turns if _makes_sense(act, point.operation))):
+                trouble = _trouble(bucket, act, point)
+                harmless, seen = act in _HARMLESS, bucket.proxy.has_struck
+                yield Case(act, state, steps, _name(point), trouble=trouble, harmless=harmless, seen=seen)
+
+
+def object_pair_cases(stage: Stage, bucket: Bucket) -> Iterator[Case]:
+    """Two walks at once: the first freezes at a request that changes something, until its leases have run out."""
+    other = bucket.other_source(NIGHT + 1)
+    turns = itertools.cycle(FREEZES)
+    for state, steps in [(BEFORE, ("augment",)), (before("publish"), ("publish",))]:
+        for point in _points(stage, bucket, state, steps):
+            if point.operation in _CHANGING:
+                act = next(turns)
+                trouble, where = _trouble(bucket, act, point), _name(point)
+                yield TwoAtOnce(f"the same run twice, {act}", state, steps, where, trouble=trouble)
+                if steps == ("augment",):
+                    label = f"another run, {act}"
+                    yield TwoAtOnce(label, state, steps, where, trouble=trouble, other_source=other)
+
+
+def _points(stage: Stage, bucket: Bucket, state: str, steps: tuple[str, ...]) -> list[Point]:
+    """The first request of each name, in order."""
+    bucket.proxy.watch(steps[0])
+    stage.points_of(state, steps)
+    return [point for point in bucket.proxy.seen if point.occurrence == 1]
 
 
 def _makes_sense(act: str, operation: str) -> bool:
@@ -41,14 +63,17 @@ def _makes_sense(act: str, operation: str) -> bool:
     return operation == "read" or act != "line drops in an answer"
 
 
-def _case(bucket: Bucket, act: str, state: str, steps: tuple[str, ...], point: Mapping[str, Any]) -> Case:
+def _name(point: Point) -> str:
+    return f"{point.step}: {point.operation} {point.role}"
+
+
+def _trouble(bucket: Bucket, act: str, point: Point) -> Callable[[], contextlib.AbstractContextManager[None]]:
     @contextlib.contextmanager
     def trouble() -> Iterator[None]:
-        bucket.proxy.watch(steps[0], {"act": act, "point": point})
+        bucket.proxy.watch(point.step, {"act": act, "point": asdict(point)})
         try:
             yield
         finally:
-            bucket.proxy.watch(steps[0])
+            bucket.proxy.calm()
 
-    where = f"{point['step']}: {point['operation']} {point['role']}"
-    return Case(act, state, steps, where, trouble=trouble, harmless=act in _HARMLESS)
+    return trouble

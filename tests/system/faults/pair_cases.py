@@ -14,12 +14,16 @@ from tests.system.faults.places import LocalDisk, locations
 from tests.system.faults.points import MODIFYING
 from tests.system.faults.promises import latest_id
 
-__all__ = ["pair_cases"]
+__all__ = ["TwoAtOnce", "pair_cases"]
 
 
 @dataclass(frozen=True)
-class _TwoAtOnce(Case):
-    """The plot: both come to their ends or are refused, and the last of those who published is the latest."""
+class TwoAtOnce(Case):
+    """The plot: both come to their ends or are refused, and the latest snapshot is of one that came to its end.
+
+    Attributes:
+        other_source: What the second walks; empty is the same run as the first.
+    """
 
     other_source: str = ""
 
@@ -27,7 +31,8 @@ class _TwoAtOnce(Case):
         clean = stage.expected(self.state, self.to_the_end)
         stage.place.restore(self.state)
         second = stage.request(self.to_the_end) | ({"source": self.other_source} if self.other_source else {})
-        answer = stage.walk_two(stage.request(self.steps, self.fault), second)
+        with self.trouble():
+            answer = stage.walk_two(stage.request(self.steps, self.fault), second)
         found = [fault for who in ("first", "second") for fault in _violations_of(answer[who])]
         if self.other_source:
             found += self._who_is_latest(stage, answer, clean.before, clean.after)
@@ -37,7 +42,7 @@ class _TwoAtOnce(Case):
         found += stage.for_readers({clean.after})
         found += stage.after_a_night(None if self.other_source else clean.names)
         ended = f"{how_it_ended(answer['first'])}, the other one {how_it_ended(answer['second'])}"
-        return Outcome(self, ended, tuple(found))
+        return Outcome(self, ended, tuple(found), answer["stopped"])
 
     def _who_is_latest(self, stage: Stage, answer: Mapping[str, Any], before_id: str, own: str) -> list[str]:
         latest = latest_id(locations(stage.place)[0])
@@ -54,10 +59,10 @@ def pair_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     for state, steps in [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS)]:
         for point in stage.points_of(state, steps):
             if point["occurrence"] == 1 and point["operation"] in (*MODIFYING, "lock"):
-                yield point_case("pause", state, steps, point, label="the same run twice", make=_TwoAtOnce)
+                yield point_case("pause", state, steps, point, label="the same run twice", make=TwoAtOnce)
                 if steps == ("augment",):
                     yield point_case(
-                        "pause", state, steps, point, label="another run", make=_TwoAtOnce, other_source=other
+                        "pause", state, steps, point, label="another run", make=TwoAtOnce, other_source=other
                     )
 
 

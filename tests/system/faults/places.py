@@ -23,6 +23,7 @@ __all__ = ["EMPTY", "LocalDisk", "Place", "locations", "night_parts"]
 
 EMPTY = "nothing published yet"
 _ROWS = 60
+_SMALL_DISK = 8 * 2**20
 
 
 def night_parts(night: int) -> tuple[pa.Table, pa.Table]:
@@ -95,9 +96,13 @@ class LocalDisk:
 
     def restore(self, state: str) -> None:
         """Brings that back, and removes all else."""
+        self.clear()
+        shutil.copytree(self._states / state, self.disk, dirs_exist_ok=True)
+
+    def clear(self) -> None:
+        """Removes all that walks have left."""
         for entry in [*self.disk.iterdir(), *self._temporary.iterdir()]:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        shutil.copytree(self._states / state, self.disk, dirs_exist_ok=True)
 
     def names(self) -> set[str]:
         """Every name in output and store."""
@@ -120,38 +125,54 @@ class LocalDisk:
             shutil.rmtree(self.aside) if lost else os.rename(self.aside, self.store)
 
     @contextlib.contextmanager
-    def small(self, size_bytes: int) -> Iterator[None]:
-        """A disk of that size, for the length of a `with` block."""
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "vae-ops-faults", str(self.disk)]
-        subprocess.run(mount, check=True, capture_output=True)
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", str(self.disk)], check=True)
+    def nearly_full(self, state: str, free_bytes: int) -> Iterator[None]:
+        """A small disk in that state with so much room left, for the length of a `with` block; then there is room."""
+        with self._mounted(state):
+            ballast = self.disk / "ballast"
+            status = os.statvfs(self.disk)
+            with open(ballast, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(status.f_bavail * status.f_frsize - free_bytes, 1))
+            try:
+                yield
+            finally:
+                ballast.unlink()
+
+    @contextlib.contextmanager
+    def read_only(self, state: str) -> Iterator[None]:
+        """A disk in that state on which nothing can be changed, for the length of a `with` block; then it can."""
+        with self._mounted(state):
+            _mount("-o", "remount,ro", str(self.disk))
+            try:
+                yield
+            finally:
+                _mount("-o", "remount,rw", str(self.disk))
 
     def can_mount(self) -> bool:
         """Whether this user may mount a small disk."""
         try:
-            with self.small(2**20):
+            with self._mounted(EMPTY):
                 return True
         except (OSError, subprocess.CalledProcessError):
             return False
 
-    def fill(self, free_bytes: int) -> None:
-        """Leaves so many bytes free on a small disk."""
-        status = os.statvfs(self.disk)
-        size = status.f_bavail * status.f_frsize - free_bytes
-        with open(self._ballast, "wb") as file:
-            if size > 0:
-                os.posix_fallocate(file.fileno(), 0, size)
+    @contextlib.contextmanager
+    def _mounted(self, state: str) -> Iterator[None]:
+        """A disk of its own; what is left there at the end is carried over to the place where it was mounted."""
+        carried = self.root / "carried"
+        _mount("-t", "tmpfs", "-o", f"size={_SMALL_DISK}", "vae-ops-faults", str(self.disk))
+        try:
+            self.restore(state)
+            yield
+            shutil.copytree(self.disk, carried)
+        finally:
+            subprocess.run(["umount", str(self.disk)], check=True)
+        self.clear()
+        shutil.copytree(carried, self.disk, dirs_exist_ok=True)
+        shutil.rmtree(carried)
 
-    def empty(self) -> None:
-        """Takes away what `fill` put there."""
-        self._ballast.unlink(missing_ok=True)
 
-    @property
-    def _ballast(self) -> Path:
-        return self.disk / "ballast"
+def _mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
 
 def _write_source(directory: str, night: int) -> None:

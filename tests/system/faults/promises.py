@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from vae_ops.registry import Registry
 from vae_ops.storage import Location
 from vae_ops.store import Output, Store
 from vae_ops.table import SYNTHETIC_COLUMN
@@ -87,25 +88,17 @@ def published_rows(snapshot: Location, *, synthetic: bool | None = None) -> pa.T
 
 def violations_among_models(output: Location, store: Location) -> list[str]:
     """Checks that the champion is the model behind the latest snapshot, and that its bundle is whole."""
-    champion = _champion(Store(store))
-    if not champion:
+    found = Registry(Store(store)).champion()
+    if found is None:
         return ["there is no champion"]
+    champion = found.version
     latest = Output(output).snapshot(latest_id(output))
     drawn_by = Output.manifest(latest).read_json()["model_version"]
-    lost = [model for model in {champion, drawn_by} if not Store(store).model(model).child("manifest.json").exists()]
-    found = [f"the bundle of model {model} is not there" for model in lost]
+    lost = [model for model in {champion, drawn_by} if not Store(store).has_model(model)]
+    violations = [f"the bundle of model {model} is not there" for model in lost]
     if champion != drawn_by:
-        found.append(f"the champion is {champion}, the latest snapshot comes from {drawn_by}")
-    return found
-
-
-def _champion(store: Store) -> str:
-    try:
-        from vae_ops.registry import Registry
-    except ImportError:
-        return str((store.champion() or {}).get("version", ""))
-    champion = Registry(store).champion()
-    return champion.version if champion else ""
+        violations.append(f"the champion is {champion}, the latest snapshot comes from {drawn_by}")
+    return violations
 
 
 def violations_of_tidiness(found: Collection[str], expected: Collection[str] | None) -> list[str]:

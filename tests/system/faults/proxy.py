@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.system.faults.points import Point, anonymous
 
-__all__ = ["ANSWERS", "Proxy", "proxying"]
+__all__ = ["ANSWERS", "FREEZES", "Proxy", "proxying"]
 
 ANSWERS = (
     "killed before a request",
@@ -34,9 +34,13 @@ ANSWERS = (
     "slow answer",
     "outage",
 )
+# The client stops in the middle of its work and goes on when others think it dead: its request has been answered
+# meanwhile, or arrives only then.
+FREEZES = ("frozen after a request", "frozen with a request on its way")
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length"}
 _CLIENT = re.compile(r"app/pid-(\d+)")
 _SLOW_SECONDS = 1.5
+_THAW_SECONDS = 120.0
 
 
 class Proxy:
@@ -45,7 +49,6 @@ class Proxy:
     Attributes:
         endpoint: URL of the proxy.
         seen: The requests since `watch` was called, by name.
-        struck: Whether the fault has happened since then.
     """
 
     def __init__(self, upstream: str, endpoint: str) -> None:
@@ -59,8 +62,32 @@ class Proxy:
         self._counts: Counter[tuple[str, str]] = Counter()
         self._fault = fault
         self._step = step
+        self._frozen = 0
+        self._thawed = threading.Event()
+        self._struck = False
         self.seen: list[Point] = []
-        self.struck = False
+
+    def calm(self) -> None:
+        """From now on nothing goes wrong."""
+        self._fault = None
+
+    def has_struck(self) -> bool:
+        """Whether the fault has happened since `watch` was called."""
+        return self._struck
+
+    def freeze(self, client: int) -> None:
+        """Stops a client; whoever started it lets it go on."""
+        self._frozen = client
+        os.kill(client, signal.SIGSTOP)
+
+    def wait_until_thawed(self) -> None:
+        """Waits for another request of the client that was stopped, which says that it goes on."""
+        self._thawed.wait(_THAW_SECONDS)
+
+    def sign_of_life(self, client: int) -> None:
+        """Notes that a client has sent a request."""
+        if client and client == self._frozen:
+            self._thawed.set()
 
     def trouble_for(self, operation: str, role: str) -> str:
         """Notes a request, and says what happens to it."""
@@ -71,8 +98,8 @@ class Proxy:
             if self._fault is None:
                 return ""
             act = str(self._fault["act"])
-            hit = point == Point(**self._fault["point"]) or (self.struck and act == "outage")
-            self.struck = self.struck or hit
+            hit = point == Point(**self._fault["point"]) or (self._struck and act == "outage")
+            self._struck = self._struck or hit
             return act if hit else ""
 
 
@@ -97,6 +124,12 @@ def name_of(method: str, path: str, headers: Mapping[str, str]) -> tuple[str, st
     return operation, words.get(place, place) + slash + anonymous(rest)
 
 
+def _client_of(headers: Mapping[str, str]) -> int:
+    """Process that sent a request, which its user agent tells; 0 for the harness itself."""
+    found = _CLIENT.search(headers.get("user-agent", ""))
+    return int(found[1]) if found else 0
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     proxy: Proxy
@@ -111,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def relay(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
+        client = _client_of(headers)
+        self.proxy.sign_of_life(client)
         act = self.proxy.trouble_for(*name_of(self.command, self.path, headers))
         length = int(headers.get("content-length", 0))
         if act in ("killed in an upload", "line drops in an upload"):
@@ -118,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._hang_up(deadly=act.startswith("killed"))
             return
         body = self.rfile.read(length)
+        if act in FREEZES:
+            self.proxy.freeze(client)
+        if act == "frozen with a request on its way":
+            self.proxy.wait_until_thawed()
         if act in ("killed before a request", "line drops before a request"):
             self._hang_up(deadly=act.startswith("killed"))
         elif act in ("500", "503", "outage"):
@@ -161,9 +200,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, {"content-type": "application/xml"}, length, b"" if self.command == "HEAD" else data)
 
     def _hang_up(self, *, deadly: bool) -> None:
-        client = _CLIENT.search(self.headers.get("user-agent", ""))
-        if deadly and client:
-            os.kill(int(client[1]), signal.SIGKILL)
+        if deadly:
+            os.kill(_client_of({"user-agent": self.headers.get("user-agent", "")}), signal.SIGKILL)
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -41,7 +41,7 @@ class _SourceChanges(Case):
         found += stage.walk_again(whole_walk)
         found += stage.for_readers({clean.after})
         found += stage.after_a_night()
-        return Outcome(self, how_it_ended(answer), tuple(found))
+        return Outcome(self, how_it_ended(answer), tuple(found), self.has_struck(answer))
 
 
 def source_cases(stage: Stage, disk: LocalDisk) -> Iterator[Case]:

@@ -29,15 +29,16 @@ from vae_ops import steps, walk
 from vae_ops.errors import VaeOpsError
 from vae_ops.progress import Progress
 from vae_ops.records import StepSpec
+from vae_ops.retention import gc as collect_garbage
 from vae_ops.settings import RunSettings
 from vae_ops.storage import locate
-from vae_ops.store import Output, Store
+from vae_ops.store import Store
 
 __all__ = ["RUN_ID"]
 
 RUN_ID = "nightly"
-# A walk takes a second or two; one that takes this long hangs.
-_PATIENCE_SECONDS = 120
+# A walk takes a second or two, and some more on an object store; one that takes this long hangs.
+_PATIENCE_SECONDS = 300
 
 Request = Mapping[str, Any]
 
@@ -95,13 +96,8 @@ def _do(step: str, request: Request, touches: Touches) -> None:
 
 def _collect(request: Request) -> None:
     """Removes what nothing points at."""
-    store = Store(locate(request["store"]))
-    Output(locate(request["output"])).sweep()
-    store.sweep()
-    with contextlib.suppress(ImportError):
-        from vae_ops.retention import gc as collect
-
-        collect(store, keep=RunSettings.from_dict(request["settings"]).publish.keep_snapshots)
+    settings = RunSettings.from_dict(request["settings"])
+    collect_garbage(Store(locate(request["store"])), keep=settings.publish.keep_snapshots)
 
 
 @contextlib.contextmanager
