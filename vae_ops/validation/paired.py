@@ -181,7 +181,7 @@ def compare_aucs(champion: C2stScores, challenger: C2stScores) -> Difference:
 
     The variance is DeLong's (Biometrics 44, 1988), real rows paired and synthetic rows not, enlarged because the folds'
     trees share most of their rows (Nadeau and Bengio, Machine Learning 52, 2003): without that, the differences of two
-    ideal samplers scatter by a quarter to a half more than their standard errors say.
+    ideal samplers scatter by a quarter more than their standard errors say where both sides are equally many.
     """
     placed = [_placements(scores.real, scores.synthetic) for scores in (champion, challenger)]
     real, synthetic = zip(*placed, strict=True)
