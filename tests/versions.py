@@ -3,7 +3,7 @@
 from typing import Any
 
 from vae_ops.registry import Lineage, Registry
-from vae_ops.store import Output, Run, Store
+from vae_ops.store import OWN_LINE, Output, Run, Store
 
 __all__ = ["promote", "publish", "run_of"]
 
@@ -11,7 +11,7 @@ NOW = "2026-11-23T08:00:00+00:00"
 _ABOUT = {"source": "t", "source_fingerprint": "f", "code_version": "1", "settings_digest": "d", "created_at": NOW}
 
 
-def promote(store: Store, version: str, *, parent: str | None = None, keep: int = 9) -> None:
+def promote(store: Store, version: str, *, parent: str | None = None, keep: int = 9, line: str = OWN_LINE) -> None:
     """Makes a version champion; the run that made it is gone afterwards."""
     run = store.run(f"cli-{version}")
     run.candidate.make_dirs()
@@ -19,8 +19,9 @@ def promote(store: Store, version: str, *, parent: str | None = None, keep: int 
         run.candidate.child(name).write_atomic(b"{}")
     made: dict[str, Any] = {"parent": parent, "decision": "refresh" if parent else "retrain", "reason": "Why not."}
     lineage = Lineage(version=version, run_id=run.run_id, trained_at=NOW, **made, **_ABOUT)
-    Registry(store).keep(run, lineage, {}, None)
-    assert Registry(store).promote(run, version, keep=keep) == ""
+    registry = Registry(store, line)
+    registry.keep(run, lineage, {}, None)
+    assert registry.promote(run, version, keep=keep) == ""
     store.remove_run(run)
 
 

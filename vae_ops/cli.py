@@ -330,7 +330,9 @@ def inspect(path: str, as_json: bool) -> None:
 
 @commands.command()
 @click.argument("path")
-@click.option("--keep", type=int, metavar="N", help="Champions that stay, and runs of a scheduler. [default: 7]")
+@click.option(
+    "--keep", type=int, metavar="N", help="Champions of each output that stay, and runs of a scheduler. [default: 7]"
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--forget", multiple=True, metavar="OUTPUT", help="An output that is gone for good; repeatable.")
 @_json
@@ -346,15 +348,16 @@ def gc(path: str, keep: int | None, dry_run: bool, forget: tuple[str, ...], as_j
 @commands.command()
 @click.argument("path")
 @click.option("--to", metavar="VERSION", help="Any version that the store has. [default: the champion before]")
+@click.option("--output", metavar="OUTPUT", help="Whose champion is meant, where a store feeds several outputs.")
 @_json
-def rollback(path: str, to: str | None, as_json: bool) -> None:
+def rollback(path: str, to: str | None, output: str | None, as_json: bool) -> None:
     """Make an earlier model champion again in the store at PATH, or in the output at PATH.
 
-    Readers find the newest snapshot again that no withdrawn model has drawn.
+    Readers of the output find the newest snapshot again that no withdrawn model has drawn.
     """
     from vae_ops.upkeep import roll_back
 
-    result = roll_back(path, to)
+    result = roll_back(path, to, output=output)
     if not as_json and result.unchanged:
         click.echo("Some readers still find rows of a withdrawn model, as there is no other snapshot.", err=True)
     _show(result.to_dict(), as_json)

@@ -30,7 +30,7 @@ def describe(path: "str | PathLike[str]", *, engine: Engine | None = None) -> di
         return _describe_output(Output(place), path)
     if Output.manifest(place).exists():
         return {"kind": "snapshot", "path": place.uri, **_without(Output.manifest(place).read_json(), "schema")}
-    if Store(place).champion_numbers() or place.child("runs").is_dir():
+    if Store(place).lines() or place.child("runs").is_dir():
         return _describe_store(Store(place))
     if Run(place, place.name).state.exists():
         return _describe_run(Run(place, place.name))
@@ -48,15 +48,21 @@ def _describe_output(output: Output, path: "str | PathLike[str]") -> dict[str, A
 
 
 def _describe_store(store: Store) -> dict[str, Any]:
-    registry = Registry(store)
-    champion = registry.champion()
-    facts: dict[str, Any] = {"kind": "store", "path": store.root.uri, "champion": champion and champion.version}
-    if champion is not None:
-        facts["lineage"] = _lineage(registry, champion.version)
-        facts["failed_challenger"] = champion.failure and asdict(champion.failure)
+    champions = {store.fed_by(line): _describe_champion(Registry(store, line)) for line in store.lines()}
     outputs = [output.root.uri for output in store.outputs()]
     kinds = {kind: _visible(place) for kind, place in {"runs": store.runs, "rejected": store.rejected}.items()}
-    return {**facts, "models": store.versions(), **kinds, "outputs": outputs}
+    facts = {"kind": "store", "path": store.root.uri, "champions": champions, "models": store.versions()}
+    return {**facts, **kinds, "outputs": outputs}
+
+
+def _describe_champion(registry: Registry) -> dict[str, Any] | None:
+    """The model in force for one output; None if its files are gone."""
+    champion = registry.champion()
+    if champion is None:
+        return None
+    failed = champion.failure and asdict(champion.failure)
+    lineage = _lineage(registry, champion.version)
+    return {"version": champion.version, "lineage": lineage, "failed_challenger": failed}
 
 
 def _lineage(registry: Registry, version: str) -> list[dict[str, Any]]:

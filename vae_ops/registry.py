@@ -1,13 +1,14 @@
-"""Model versions: where each comes from, which one is champion, and every move of the crown.
+"""Model versions: where each comes from, which one is champion of an output, and every move of the crown.
 
 A version is a bundle and, beside it, its lineage, the profile of what it learned (the reference for drift) and a
 rehearsal of real rows. Which version a night uses or makes is decided by `decision.py`, what may be removed by
 `retention.py`; file names come from `store.py`.
 
-The crown moves by numbered records in `champions/`, and the highest number is in force. A record is only ever created,
-never replaced: of two writers who read the same record, one creates the next number and the other learns that it was
-second. That holds on every disk and object store, needs no clock, and lets no writer that was asleep meanwhile undo
-what others did.
+Versions belong to the whole store, crowns to lines: one line for each output, so that two tables on one store do not
+replace each other's champion night by night. The crown of a line moves by numbered records in `champions/LINE/`, and
+the highest number is in force. A record is only ever created, never replaced: of two writers who read the same record,
+one creates the next number and the other learns that it was second. That holds on every disk and object store, needs no
+clock, and lets no writer that was asleep meanwhile undo what others did.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ import pyarrow as pa
 from vae_ops.errors import BundleError, UsageError
 from vae_ops.profiling import Profile
 from vae_ops.storage import Location
-from vae_ops.store import Run, Store
+from vae_ops.store import OWN_LINE, Run, Store
 
 __all__ = ["Champion", "Failure", "Lineage", "Move", "Registry"]
 
@@ -97,7 +98,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Move:
-    """One record of `champions/`: the champion that is in force from now on, and how that came about.
+    """One record of a line of `champions/`: the champion that is in force from now on, and how that came about.
 
     Attributes:
         number: Its place in the order of moves, from 1.
@@ -130,7 +131,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in force.
+    """The model in force for an output.
 
     Attributes:
         version: Its version.
@@ -153,14 +154,16 @@ class Champion:
 
 
 class Registry:
-    """The model versions of a store.
+    """The model versions of a store, and one of its lines of champions.
 
     Args:
         store: Where they lie.
+        line: Whose champions, as `Store.line_of` names it; by default those of the output that the store lies in.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, line: str = OWN_LINE) -> None:
         self.store = store
+        self.line = line
 
     # --- what there is -----------------------------------------------------------------------------------------
 
@@ -217,10 +220,18 @@ class Registry:
         Raises:
             BundleError: It is damaged.
         """
-        numbers = self.store.champion_numbers()
+        numbers = self.store.champion_numbers(self.line)
         if not numbers:
             return None
-        return _read(Move.from_dict, self.store.champion_record(numbers[-1]))
+        return _read(Move.from_dict, self.store.champion_record(numbers[-1], self.line))
+
+    def versions(self) -> list[str]:
+        """All versions that are there, but for those that have been champions of other lines only."""
+        last = self.last_move()
+        own = _crowned(last) if last else set()
+        lines = [line for line in self.store.lines() if line != self.line]
+        others = set().union(*(_crowned(move) for line in lines if (move := Registry(self.store, line).last_move())))
+        return [version for version in self.store.versions() if version in own or version not in others]
 
     # --- moves -------------------------------------------------------------------------------------------------
 
@@ -300,7 +311,7 @@ class Registry:
         """Makes an earlier version champion again.
 
         Args:
-            to: Any version that the store still has; by default the champion before this one.
+            to: Any of `versions()`; by default the champion before this one.
 
         Raises:
             UsageError: There is no champion, no earlier one, or no such version.
@@ -313,10 +324,11 @@ class Registry:
         if last is None:
             raise UsageError(f"There is no champion in {self.store.root.uri}, so nothing can be rolled back.")
         target = to or (last.history[-2] if len(last.history) > 1 else "")
-        if not target or target == last.version or not self.store.has_model(target):
+        known = self.versions()
+        if target == last.version or target not in known:
             named = f"{target!r} is not an earlier version" if target else "it is the first that is remembered"
-            known = ", ".join(self.store.versions()) or "none"
-            raise UsageError(f"Cannot roll back from champion {last.version}: {named}; the store has {known}.")
+            there = ", ".join(known) or "none"
+            raise UsageError(f"Cannot roll back from champion {last.version}: {named}; the store has {there}.")
         return _withdrawing(last, target)
 
     def _move(self, next_move: Callable[[Move | None], Move | None]) -> Move | None:
@@ -329,10 +341,10 @@ class Registry:
             move = next_move(last)
             if move is None or move is last:
                 return move
-            self.store.champions.make_dirs()
+            self.store.champion_line(self.line).make_dirs()
             # The token tells this record from an equal one of another writer, should an answer get lost on the way.
             values = {**dataclasses.asdict(move), "token": uuid.uuid4().hex}
-            if self.store.champion_record(move.number).create_json(values):
+            if self.store.champion_record(move.number, self.line).create_json(values):
                 return move
 
 
@@ -352,6 +364,11 @@ def _objection(lineage: Lineage, run: Run, last: Move | None) -> str:
 
 def _is_champion(last: Move | None, version: str, run: Run) -> bool:
     return last is not None and (last.version, last.run_id) == (version, run.run_id)
+
+
+def _crowned(last: Move) -> set[str]:
+    """The champions of a line, as far as its last record remembers them."""
+    return {last.version, *last.history, *last.withdrawn}
 
 
 def _crowning(last: Move | None, version: str, run: Run, keep: int) -> Move:

@@ -1,8 +1,8 @@
 """What may go from a store, and its removal: never anything that something points at.
 
 `registry.py` moves versions; `store.py` knows every name, and removes what a dead process left of a run. What points at
-a model version: the champion, as many champions before it as are kept, runs, and the snapshots of every output that the
-store feeds. Of a version's parents the lineage stays for as long as the version does.
+a model version: of every line the champion and as many champions before it as are kept, runs, and the snapshots of
+every output that the store feeds. Of a version's parents the lineage stays for as long as the version does.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def gc(store: Store, *, keep: int, dry_run: bool = False, but: str = "") -> GcRe
 
     Args:
         store: The store; the outputs that it feeds are cleared of what dead processes left.
-        keep: How many runs of a scheduler, and how many champions, stay though nothing else points at them.
+        keep: How many runs of a scheduler, and how many champions a line, stay though nothing else points at them.
         dry_run: Only look.
         but: A run that is left alone.
 
@@ -104,9 +104,11 @@ class _Collection:
     def remove_unfinished(self) -> None:
         """Removes single files that were never given their name, and records of moves long past."""
         store = self._store
-        self._remove(store.champion_record(number) for number in store.champion_numbers()[:-_MOVES_KEPT])
+        for line in store.lines():
+            self._remove(store.champion_record(number, line) for number in store.champion_numbers(line)[:-_MOVES_KEPT])
+        lines = [store.champion_line(name) for name in store.champions.list() if name[0] != "."]
         versions = [store.model(name) for name in store.models.list() if name[0] != "."]
-        places = [store.root, store.champions, store.noted_outputs, *versions]
+        places = [store.root, *lines, store.noted_outputs, *versions]
         for output in store.outputs():
             places += [output.root, output.snapshots]
         for staged in (place.child(name) for place in places if place.is_local for name in place.list()):
@@ -164,10 +166,12 @@ class _Collection:
             with self._doubting(output.root):
                 self._look_at_output(output)
         with self._doubting(self._store.champions):
-            move = Registry(self._store).last_move()
-            if move is not None:
+            found = [Registry(self._store, line).last_move() for line in self._store.lines()]
+            moves = [move for move in found if move is not None]
+            for move in moves:
                 self.kept |= dict.fromkeys(move.history[-self._keep :], "an earlier champion")
-                self.kept[move.version] = "champion"
+            # One line's earlier champion may be another's champion.
+            self.kept |= {move.version: "champion" for move in moves}
 
     def _look_at_run(self, run: Run) -> None:
         if run.trained.exists():

@@ -1,4 +1,4 @@
-"""Every name on disk, and the moves between them: runs, models, the champion, snapshots, `_latest.json`.
+"""Every name on disk, and the moves between them: runs, models, champions, snapshots, `_latest.json`.
 
 A rename is one edit here and nowhere else. What the files hold is decided by `steps.py`, `registry.py` and
 `publishing.py`; how bytes get to a URI by `storage.py`, how whole directories move by `trees.py`.
@@ -8,11 +8,14 @@ A rename is one edit here and nowhere else. What the files hold is decided by `s
                                report.json  report.html  publish.json  state.json
     STORE/models/VERSION/      a bundle, and beside it lineage.json  profile.json  rehearsal.arrow; of versions that
                                are gone and have descendants only lineage.json
-    STORE/champions/N.json     one record a move of the crown; the highest number is in force
+    STORE/champions/LINE/      N.json, one record a move of the crown; the highest number is in force
     STORE/outputs/DIGEST.json  the outputs that this store feeds, but for the one it lies in
     STORE/rejected/RUN_ID/     candidate and verdict of runs that the gate refused
     OUTPUT/_latest.json        the one pointer that readers follow
     OUTPUT/snapshots/ID/       source-*.parquet  synthetic-*.parquet  _manifest.json  _report.json  _report.html
+
+Every output has its own line of champions, so that tables that share a store do not replace each other's models. LINE
+is `own` for the output that the store lies in, so that both may be moved together, and DIGEST for any other.
 
 Names that start with a dot are in the making, or locks (`leases.py`): no reader looks at them, and each is removed once
 its owner has died. An object store has no rename, so there the file that makes a directory whole is written last and
@@ -33,12 +36,14 @@ from vae_ops.leases import Lease, hold
 from vae_ops.storage import Location, locate
 from vae_ops.trees import GONE, MAKING, copy_tree, discard, move_tree
 
-__all__ = ["CLI_PREFIX", "Output", "Run", "Store", "Version", "is_idle", "leaving_no_trace"]
+__all__ = ["CLI_PREFIX", "OWN_LINE", "Output", "Run", "Store", "Version", "is_idle", "leaving_no_trace"]
 
 CLI_PREFIX = "cli-"
+OWN_LINE = "own"
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,199}")
 _SNAPSHOT_ID = re.compile(r"[0-9a-f]{32}")
 _CHAMPION = re.compile(r"([0-9]{8,})\.json")
+_LINE = re.compile(rf"{OWN_LINE}|[0-9a-f]{{16}}")
 _REJECTED_KEPT = 3
 _IDLE_SECONDS = 24 * 3600.0
 
@@ -174,7 +179,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Store:
-    """Names below the store: runs, promoted models, the champion and what the gate refused."""
+    """Names below the store: runs, promoted models, the champions and what the gate refused."""
 
     root: Location
 
@@ -279,16 +284,34 @@ class Store:
 
     @property
     def champions(self) -> Location:
-        """Directory of the records that say which version is champion, one a move."""
+        """Directory of the lines of champions, one for each output that has had a champion."""
         return self.root.child("champions")
 
-    def champion_record(self, number: int) -> Location:
-        """The record of one move."""
-        return self.champions.child(f"{number:08d}.json")
+    def line_of(self, output: "Output | None") -> str:
+        """Name of an output's line of champions; walks without an output share the line of the store's own output."""
+        if output is None or output.default_store.uri == self.root.uri:
+            return OWN_LINE
+        return _digest(output.root.uri)
 
-    def champion_numbers(self) -> list[int]:
-        """Numbers of all records, ascending."""
-        names = (_CHAMPION.fullmatch(name) for name in self.champions.list())
+    def lines(self) -> list[str]:
+        """All lines that have had a champion."""
+        return [line for line in self.champions.list() if _LINE.fullmatch(line) and self.champion_numbers(line)]
+
+    def fed_by(self, line: str) -> str:
+        """URI of the output that a line belongs to; where the store knows none, the name of the line."""
+        return next((output.root.uri for output in self.outputs() if self.line_of(output) == line), line)
+
+    def champion_line(self, line: str = OWN_LINE) -> Location:
+        """Directory of the records that say which version is the line's champion, one a move."""
+        return self.champions.child(line)
+
+    def champion_record(self, number: int, line: str = OWN_LINE) -> Location:
+        """The record of one move."""
+        return self.champion_line(line).child(f"{number:08d}.json")
+
+    def champion_numbers(self, line: str = OWN_LINE) -> list[int]:
+        """Numbers of all records of a line, ascending."""
+        names = (_CHAMPION.fullmatch(name) for name in self.champion_line(line).list())
         return sorted(int(found[1]) for found in names if found)
 
     @property
@@ -307,8 +330,11 @@ class Store:
             note.write_json({"output": output.root.uri})
 
     def forget(self, uri: str) -> None:
-        """Removes the note of an output."""
-        self._note(locate(uri).uri).remove()
+        """Removes the note of an output, and its line of champions."""
+        output = locate(uri).uri
+        # The note goes last: as long as it is there, a kill leaves nothing that cannot be forgotten again.
+        self.champion_line(_digest(output)).remove()
+        self._note(output).remove()
 
     def outputs(self) -> list["Output"]:
         """All outputs that this store feeds."""
@@ -318,7 +344,7 @@ class Store:
         return [*([home] if home.default_store.uri == self.root.uri else []), *noted]
 
     def _note(self, uri: str) -> Location:
-        return self.noted_outputs.child(f"{hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()}.json")
+        return self.noted_outputs.child(f"{_digest(uri)}.json")
 
     @property
     def rejected(self) -> Location:
@@ -365,6 +391,10 @@ class Store:
                 self.remove_run(run)
             return there
         return False
+
+
+def _digest(uri: str) -> str:
+    return hashlib.blake2b(uri.encode(), digest_size=8).hexdigest()
 
 
 def is_idle(run: Run) -> bool:

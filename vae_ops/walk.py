@@ -132,7 +132,7 @@ class Walk:
         self.settings = spec.settings
         self.output = Output(locate(spec.output)) if spec.output else None
         self.store = Store(locate(spec.store)) if spec.store else Store(self.needed_output().default_store)
-        self.registry = Registry(self.store)
+        self.registry = Registry(self.store, self.store.line_of(self.output))
         self.run: Run = self.store.run(spec.run_id)
         self.report: Report = report or silent
         self._source = spec.source if source is None else source

@@ -16,7 +16,7 @@ from vae_ops.errors import ContentError, GateRefusedError, UsageError
 from vae_ops.records import AugmentResult
 from vae_ops.registry import Champion, Registry
 from vae_ops.storage import locate
-from vae_ops.store import Store
+from vae_ops.store import Output, Store
 
 ROWS = 3_000
 # Boosted trees would take most of the time, and nothing here is about them.
@@ -39,15 +39,16 @@ class Careless(StandInModel):
 
 
 class Nights:
-    """Runs nights on one output and remembers nothing but its place."""
+    """Runs nights on one output and remembers nothing but its place, and that of its store."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, store: Path | None = None) -> None:
         self.output = output
-        self.registry = Registry(Store(locate(output / "_store")))
+        self.store = Store(locate(store or output / "_store"))
+        self.registry = Registry(self.store, self.store.line_of(Output(locate(output))))
 
     def run(self, source: Any, *, engine: Any = StandInModel, **sections: Any) -> AugmentResult:
         settings = RunSettings.from_dict({"gate": GATE, **sections})
-        return augment(source, self.output, settings=settings, engine=engine)
+        return augment(source, self.output, store=self.store.root.uri, settings=settings, engine=engine)
 
     @property
     def champion(self) -> Champion:
@@ -194,3 +195,22 @@ def test_only_new_files_move_the_model(nights: Nights, tmp_path: Path, monkeypat
 def test_whole_tables_leave_no_rows_beside_a_model(nights: Nights) -> None:
     found = nights.run(rows(1))
     assert nights.registry.rehearsal(found.model_version) is None
+
+
+# --- several outputs on one store -----------------------------------------------------------------------------------
+
+
+def test_outputs_that_share_a_store_do_not_take_each_others_champion(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    other = rows(9).rename_columns(["price", "side"])
+    outputs = {"trades": rows(1), "quotes": other}
+    first = {name: Nights(tmp_path / name, store).run(table) for name, table in outputs.items()}
+    assert first["trades"].model_version != first["quotes"].model_version
+    for _ in range(2):
+        for name, table in outputs.items():
+            # Another seed draws other rows, so that every night publishes; training and its seed stay as they were.
+            seed = 1 + len(list((tmp_path / name / "snapshots").iterdir()))
+            found = Nights(tmp_path / name, store).run(table, generate={"seed": seed}, publish={"keep_snapshots": 1})
+            assert (found.decision, found.model_version) == ("reuse", first[name].model_version)
+            assert Nights(tmp_path / name, store).champion.run_id == first[name].run_id
+    assert Store(locate(store)).versions() == sorted(night.model_version for night in first.values())

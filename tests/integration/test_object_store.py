@@ -143,7 +143,7 @@ def test_garbage_is_collected_on_s3(object_store: ObjectStore) -> None:
     models = [
         f"out/_store/models/v2/{name}" for name in ("lineage.json", "manifest.json", "model.json", "profile.json")
     ]
-    moves = ["out/_store/champions/00000001.json", "out/_store/champions/00000002.json"]
+    moves = ["out/_store/champions/own/00000001.json", "out/_store/champions/own/00000002.json"]
     parents = ["out/_store/models/v1/lineage.json"]
     assert object_store.keys() == [
         "out/_latest.json",

@@ -273,6 +273,52 @@ def test_many_writers_at_once_lose_no_move(registry: Registry) -> None:
     assert sorted(last.history) == sorted(runs)
 
 
+@pytest.fixture
+def other(registry: Registry) -> Registry:
+    """The same store as another output sees it."""
+    return Registry(registry.store, "0123456789abcdef")
+
+
+def test_each_output_has_a_champion_of_its_own(registry: Registry, other: Registry) -> None:
+    promote(registry, "v1")
+    assert other.champion() is None
+    promote(other, "w1")
+    promote(other, "w2", decision="refresh", parent="w1")
+    assert (in_force(registry), in_force(other)) == ("v1", "w2")
+    assert registry.store.lines() == [other.line, registry.line]
+    moves = [registry.store.champion_numbers(line) for line in registry.store.lines()]
+    assert moves == [[1, 2], [1]]
+
+
+def test_one_version_may_be_champion_of_two_outputs(registry: Registry, other: Registry) -> None:
+    promote(registry, "v1")
+    promote(other, "v1", "another-dag")
+    assert in_force(registry) == in_force(other) == "v1"
+
+
+def test_a_challenger_fails_on_its_own_line(registry: Registry, other: Registry) -> None:
+    promote(registry, "v1")
+    promote(other, "w1")
+    other.note_failed(other.store.run("night-2"), decision="refresh", reason="Worse in shape.")
+    champions = [line.champion() for line in (registry, other)]
+    assert [champion and champion.failed for champion in champions] == [None, "refresh"]
+
+
+def test_a_line_is_rolled_back_alone_and_never_to_a_model_of_another(registry: Registry, other: Registry) -> None:
+    for version in ("v1", "v2"):
+        promote(registry, version)
+    for version in ("w1", "v1", "w2"):
+        promote(other, version)
+    keep(registry, "v3")
+    assert registry.versions() == ["v1", "v2", "v3"]
+    with pytest.raises(UsageError, match="'w1' is not an earlier version; the store has v1, v2, v3"):
+        registry.rollback("w1")
+    assert registry.rollback().version == "v1"
+    assert in_force(other) == "w2"
+    assert "was rolled back" in promote(registry, "v2")
+    assert promote(other, "v2", "another-dag") == ""
+
+
 def test_bundles_of_the_registry_are_plain_json_and_arrow(registry: Registry) -> None:
     rows = pa.table({"x": pa.array(["a", "b"]).dictionary_encode()})
     registry.keep(keep(registry, "v1"), lineage("v1"), {}, rows)

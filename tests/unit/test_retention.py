@@ -48,6 +48,22 @@ def test_champions_stay_as_many_as_are_kept(store: Store) -> None:
     assert store.models.list() == ["v2", "v3"]
 
 
+def test_champions_of_every_line_stay(output: Output, store: Store) -> None:
+    distant = Output(output.root.parent.child("elsewhere"))
+    store.remember(distant)
+    publish(distant, "b" * 32, "w3")
+    for version in ("v1", "v2"):
+        promote(store, version)
+    for version in ("w1", "v2", "w2", "w3"):
+        promote(store, version, line=store.line_of(distant))
+    record = gc(store, keep=2)
+    assert record.removed == (store.model("w1").uri,)
+    assert record.kept == {"v1": "an earlier champion", "v2": "champion", "w2": "an earlier champion", "w3": "champion"}
+    distant.root.remove()
+    store.forget(distant.root.uri)
+    assert gc(store, keep=1).kept == {"v2": "champion"}
+
+
 def test_a_model_behind_a_snapshot_stays(output: Output, store: Store) -> None:
     promote(store, "v1")
     promote(store, "v2")
@@ -98,15 +114,17 @@ def test_a_run_that_has_not_said_which_model_it_uses_may_use_any(store: Store) -
     assert gc(store, keep=1).removed == (store.model("v1").uri,)
 
 
-@pytest.mark.parametrize("what", ["train", "manifest", "champion", "lineage"])
+@pytest.mark.parametrize("what", ["train", "manifest", "champion", "champion of another output", "lineage"])
 def test_what_cannot_be_read_may_point_anywhere(output: Output, store: Store, what: str) -> None:
     promote(store, "v1")
     promote(store, "v2")
+    promote(store, "v2", line="0" * 16)
     publish(output, "a" * 32, "v2")
     places = {
         "train": run_of(store, "nightly", "v2").trained,
         "manifest": output.manifest(output.snapshot("a" * 32)),
         "champion": store.champion_record(2),
+        "champion of another output": store.champion_record(1, "0" * 16),
         "lineage": store.version("v2").lineage,
     }
     places[what].write_atomic(b"\xff")
@@ -189,12 +207,15 @@ def test_old_runs_of_a_scheduler_go_but_for_the_newest(store: Store) -> None:
 
 
 def test_records_of_moves_long_past_go(store: Store) -> None:
+    line = "0" * 16
     promote(store, "v1")
-    record = store.champion_record(1).read_json()
+    promote(store, "v1", line=line)
+    record = store.champion_record(1, line).read_json()
     for number in range(2, 104):
-        store.champion_record(number).write_json({**record, "number": number})
+        store.champion_record(number, line).write_json({**record, "number": number})
     gc(store, keep=1)
-    assert store.champion_numbers()[0] == 4
+    assert store.champion_numbers(line) == list(range(4, 104))
+    assert store.champion_numbers() == [1]
 
 
 @pytest.mark.parametrize("keep", [0, -1])
@@ -210,7 +231,8 @@ def test_files_that_never_got_their_name_go_unless_somebody_writes_them(tmp_path
     run = run_of(store, "nightly", "v1")
     run.parts.make_dirs()
     run.published.write_json({})
-    litter = [output.root, store.champions, store.model("v1"), run.parts]
+    litter = [output.root, store.champion_line(), store.champion_line("0" * 16), store.model("v1"), run.parts]
+    store.champion_line("0" * 16).make_dirs()
     for place in litter:
         place.child(".x.json.tmp").write_atomic(b"")
     written = store.root.child(".y.json.tmp")

@@ -260,3 +260,32 @@ def test_an_output_that_the_store_lies_in_needs_no_note(tmp_path: Path) -> None:
     os.rename(home.root.path, tmp_path / "moved")
     moved = Output(locate(tmp_path / "moved"))
     assert [output.root for output in Store(moved.default_store).outputs()] == [moved.root, distant.root]
+
+
+def test_a_line_is_named_like_the_note_of_its_output(tmp_path: Path) -> None:
+    home, distant = Output(locate(tmp_path / "home")), Output(locate(tmp_path / "distant"))
+    store = Store(home.default_store)
+    store.remember(distant)
+    line = store.line_of(distant)
+    assert store.noted_outputs.list() == [f"{line}.json"]
+    assert store.line_of(home) == store.line_of(None) == "own"
+    assert (store.fed_by("own"), store.fed_by(line)) == (home.root.uri, distant.root.uri)
+    assert store.fed_by("0" * 16) == "0" * 16
+
+
+def test_a_line_begins_with_its_first_record_and_ends_when_its_output_is_forgotten(tmp_path: Path) -> None:
+    home, distant = Output(locate(tmp_path / "home")), Output(locate(tmp_path / "distant"))
+    store = Store(home.default_store)
+    store.remember(distant)
+    line = store.line_of(distant)
+    store.champion_line(line).make_dirs()
+    store.champions.child("notes").make_dirs()
+    assert store.lines() == []
+    for name in (line, "own"):
+        store.champion_line(name).make_dirs()
+        store.champion_record(7, name).write_json({})
+    assert store.lines() == sorted([line, "own"])
+    for output in (home, distant):
+        store.forget(output.root.uri)
+    assert store.lines() == ["own"]
+    assert store.outputs() == [home]

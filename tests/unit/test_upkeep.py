@@ -1,6 +1,7 @@
 """Between nights: a path leads to its store, and a roll back turns readers away from what was withdrawn."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,56 @@ def test_a_roll_back_says_whose_readers_it_cannot_turn(output: Output) -> None:
     assert load_latest(output.root.uri).model_version == "v3"
 
 
-def test_a_roll_back_reaches_all_outputs_of_a_store(output: Output, tmp_path: Path) -> None:
+@pytest.fixture
+def distant(output: Output, tmp_path: Path) -> Output:
+    """Another output of the same store, with two nights of models of its own."""
     store, distant = Store(output.default_store), Output(locate(tmp_path / "distant"))
     store.remember(distant)
-    publish(distant, "5" * 32, "v2", published_at="2026-11-02")
-    publish(distant, "6" * 32, "v3", published_at="2026-11-03")
-    roll_back(store.root.uri, "v2")
-    assert load_latest(distant.root.uri).snapshot_id == "5" * 32
+    for night in (1, 2):
+        promote(store, f"w{night}", line=store.line_of(distant))
+        publish(distant, str(night + 4) * 32, f"w{night}", published_at=f"2026-11-0{night}")
+    return distant
+
+
+def test_a_roll_back_turns_readers_of_one_output_only(output: Output, distant: Output) -> None:
+    # Two outputs of the same table may share a model; what one withdraws, the other keeps.
+    publish(distant, "7" * 32, "v3", published_at="2026-11-03")
+    record = roll_back(output.root.uri)
+    assert (record.version, list(record.snapshots)) == ("v2", [output.root.uri])
+    assert load_latest(distant.root.uri).snapshot_id == "7" * 32
+
+
+def test_of_several_outputs_the_one_to_roll_back_is_named(output: Output, distant: Output) -> None:
+    record = roll_back(output.default_store.uri, output=distant.root.uri)
+    assert (record.version, record.snapshots) == ("w1", {distant.root.uri: distant.snapshot("5" * 32).uri})
+    assert load_latest(output.root.uri).model_version == "v3"
+    assert call("rollback", output.default_store.uri, "--output", output.root.uri)["version"] == "v2"
+
+
+def test_without_a_name_a_roll_back_lists_the_outputs_of_the_store(output: Output, distant: Output) -> None:
+    result = CliRunner().invoke(commands, ["rollback", output.default_store.uri])
+    assert result.exit_code == 2
+    assert f"champions of 2 outputs: name one of these with --output: {distant.root.uri}, {output.root.uri}." in (
+        result.stderr
+    )
+    with pytest.raises(UsageError, match=rf"has no champion of /elsewhere: name one .*{distant.root.uri}"):
+        roll_back(output.default_store.uri, output="/elsewhere")
+
+
+def test_a_store_of_one_distant_output_needs_no_name(tmp_path: Path) -> None:
+    store, distant = Store(locate(tmp_path / "store")), Output(locate(tmp_path / "distant"))
+    store.remember(distant)
+    with pytest.raises(UsageError, match="Expected a store"):
+        roll_back(store.root.uri)
+    for version in ("w1", "w2"):
+        promote(store, version, line=store.line_of(distant))
+    assert roll_back(store.root.uri).version == "w1"
+
+
+def test_a_moved_output_keeps_its_champion(output: Output, tmp_path: Path) -> None:
+    os.rename(output.root.path, tmp_path / "moved")
+    assert roll_back(tmp_path / "moved").version == "v2"
+    assert load_latest(tmp_path / "moved").model_version == "v2"
 
 
 def test_the_command_rolls_back_to_a_version_and_says_so(output: Output) -> None:
@@ -116,9 +160,23 @@ def test_a_store_explains_its_champion(output: Output) -> None:
     store = Store(output.default_store)
     Registry(store).note_failed(run_of(store, "nightly"), decision="refresh", reason="Worse in shape.", version="v4")
     found = describe(store.root.uri)
-    assert (found["champion"], found["models"], found["outputs"]) == ("v3", ["v1", "v2", "v3"], [output.root.uri])
-    assert [(link["version"], link["decision"]) for link in found["lineage"]] == [("v3", "refresh"), ("v2", "retrain")]
-    assert found["failed_challenger"]["reason"] == "Worse in shape."
+    assert (found["models"], found["outputs"]) == (["v1", "v2", "v3"], [output.root.uri])
+    champion = found["champions"][output.root.uri]
+    assert champion["version"] == "v3"
+    made = [(link["version"], link["decision"]) for link in champion["lineage"]]
+    assert made == [("v3", "refresh"), ("v2", "retrain")]
+    assert champion["failed_challenger"]["reason"] == "Worse in shape."
+
+
+def test_a_store_explains_the_champion_of_every_output(output: Output, distant: Output) -> None:
+    store = Store(output.default_store)
+    store.model("w2").remove()
+    champions = describe(store.root.uri)["champions"]
+    assert {uri: champion and champion["version"] for uri, champion in champions.items()} == {
+        output.root.uri: "v3",
+        distant.root.uri: None,
+    }
+    assert CliRunner().invoke(commands, ["inspect", store.root.uri]).exit_code == 0
 
 
 def test_of_a_model_that_is_gone_the_lineage_is_explained(output: Output) -> None:

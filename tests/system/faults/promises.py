@@ -88,7 +88,8 @@ def published_rows(snapshot: Location, *, synthetic: bool | None = None) -> pa.T
 
 def violations_among_models(output: Location, store: Location) -> list[str]:
     """Checks that the champion is the model behind the latest snapshot, and that its bundle is whole."""
-    found = Registry(Store(store)).champion()
+    registry = Registry(Store(store), Store(store).line_of(Output(output)))
+    found = registry.champion()
     if found is None:
         return ["there is no champion"]
     champion = found.version
