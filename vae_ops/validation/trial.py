@@ -5,6 +5,7 @@ beyond chance, by intervals of the difference, and by more than nobody would not
 `succession.py` holds the outcome. Whether rows may be published at all is decided by `gate.py`, champion or not.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from vae_ops.validation.comparison import trending_columns, unseen_rows
 from vae_ops.validation.evidence import Interval
 from vae_ops.validation.fidelity import choose_pairs
 from vae_ops.validation.joint import C2stScores, c2st_scores
-from vae_ops.validation.neighbours import measure_units, place_rows
+from vae_ops.validation.neighbours import Places, measure_units, place_rows
 from vae_ops.validation.paired import (
     FEWEST_GROUPS,
     FEWEST_REAL,
@@ -31,7 +32,7 @@ from vae_ops.validation.paired import (
     compare_shares_of_training,
 )
 from vae_ops.validation.succession import Trial, TrialMetric
-from vae_ops.validation.weighing import digits
+from vae_ops.validation.weighing import digits, percent
 
 __all__ = ["IMMATERIAL", "compare_models"]
 
@@ -51,7 +52,7 @@ _WORDS = {
     "column_error_percent": "the distribution of column {columns}",
     "pair_error_percent": "the distributions of pairs of columns",
     "dependence_error_percent": "the dependence of {columns}",
-    "c2st_auc": "all columns at once",
+    "c2st_auc": "all columns at once (AUC of boosted trees)",
     "copy_excess_percent": "exact copies of training rows",
     "near_copy_excess_percent": "near copies of training rows",
     "dcr_share_percent": "nearness to training rows",
@@ -236,8 +237,17 @@ def _closeness(sides: _Sides, settings: GateSettings) -> Iterable[_Compared]:
     yield from _whole("near_copy_excess_percent", near, limits[1])
     if limits[2] is not None and len(holdout) >= FEWEST_REAL:
         training, holdout, *models = (part.scaled(units.ranges) for part in places)
-        share = compare_shares_of_training(training, holdout, models, seed=sides.seed)
+        share = compare_shares_of_training(training, *_affordable(holdout, models, sides.seed), seed=sides.seed)
         yield from _whole("dcr_share_percent", share, limits[2] - 50)
+
+
+def _affordable(holdout: Places, models: Sequence[Places], seed: int) -> tuple[Places, list[Places]]:
+    """As many of the rows, on both sides alike, as can be compared one by one."""
+    rows, drawn = len(holdout), len(models[0])
+    kept = min(1.0, math.sqrt(SHARE_WORK / (4 * rows * drawn * max(holdout.width, 1))))
+    real = _some(rows, max(FEWEST_REAL, round(kept * rows)), [seed, 9])
+    asked = _some(drawn, max(1, round(kept * drawn)), [seed, 10])
+    return holdout.take(real), [model.take(asked) for model in models]
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -253,11 +263,16 @@ def _sentence(metrics: Sequence[TrialMetric], rows: int) -> str:
         return f"The challenger is no worse in any of {len(metrics)} measures on {rows:,} real rows{besides}."
     first = max(worse, key=lambda metric: metric.difference.low / metric.margin if metric.margin else np.inf)
     more = f", and worse in {len(worse) - 1} more of {len(metrics)} measures" if len(worse) > 1 else ""
+    least, margin = (_amount(value, first.metric) for value in (first.difference.low, first.margin))
     return (
-        f"The challenger is worse in {_named(first)}: {digits(first.challenger)} where the champion has "
-        f"{digits(first.champion)}, at least {digits(first.difference.low)} more where up to {digits(first.margin)} "
-        f"would be immaterial{more}; the champion stays."
+        f"The challenger is worse in {_named(first)}: {_amount(first.challenger, first.metric)} where the champion has "
+        f"{_amount(first.champion, first.metric)}, at least {least} more where up to {margin} would be immaterial{more}; "
+        "the champion stays."
     )
+
+
+def _amount(value: float, metric: str) -> str:
+    return percent(value) if metric.endswith("_percent") else digits(value)
 
 
 def _named(metric: TrialMetric) -> str:
