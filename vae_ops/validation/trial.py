@@ -263,11 +263,11 @@ def _sentence(metrics: Sequence[TrialMetric], rows: int) -> str:
         return f"The challenger is no worse in any of {len(metrics)} measures on {rows:,} real rows{besides}."
     first = max(worse, key=lambda metric: metric.difference.low / metric.margin if metric.margin else np.inf)
     more = f", and worse in {len(worse) - 1} more of {len(metrics)} measures" if len(worse) > 1 else ""
-    least, margin = (_amount(value, first.metric) for value in (first.difference.low, first.margin))
+    amounts = (first.challenger, first.champion, first.difference.low, first.margin)
+    theirs, champions, least, margin = (_amount(value, first.metric) for value in amounts)
     return (
-        f"The challenger is worse in {_named(first)}: {_amount(first.challenger, first.metric)} where the champion has "
-        f"{_amount(first.champion, first.metric)}, at least {least} more where up to {margin} would be immaterial{more}; "
-        "the champion stays."
+        f"The challenger is worse in {_named(first)}: {theirs} where the champion has {champions}, "
+        f"at least {least} more where up to {margin} would be immaterial{more}; the champion stays."
     )
 
 
