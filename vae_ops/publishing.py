@@ -166,8 +166,9 @@ def _whole_file(directory: Location, name: str) -> Iterator[str]:
     directory.make_dirs()
     target = directory.child(name)
     if not directory.is_local:
-        with tempfile.TemporaryDirectory(prefix="vae-ops-") as scratch:
-            path = os.path.join(scratch, name)
+        # A file without a name cannot outlive a kill.
+        with tempfile.TemporaryFile() as scratch:
+            path = f"/proc/self/fd/{scratch.fileno()}"
             yield path
             directory.fs.put_file(path, target.path)
         return

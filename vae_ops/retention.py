@@ -94,10 +94,15 @@ class _Collection:
             self._tidy(run)
 
     def _tidy(self, run: Run) -> None:
-        """Removes files in the making from a run of a scheduler that nobody will go on with."""
+        """Removes what dead steps left in a run of a scheduler that nobody will go on with.
+
+        On a local disk that is files in the making; on an object store it is their leases, which go as the lock is
+        taken.
+        """
         if run.run_id.startswith(CLI_PREFIX) or run.run_id == self._but:
             return
-        if run.root.is_local and (run.published.exists() or is_idle(run)):
+        may_be_untidy = run.root.is_local or self._store.is_locked(run)
+        if may_be_untidy and (run.published.exists() or is_idle(run)):
             with contextlib.suppress(BusyError), self._store.working_on(run.run_id, alone=True):
                 self._remove(_hidden(run.root))
 

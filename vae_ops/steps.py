@@ -302,7 +302,7 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     from vae_ops.validation.succession import RefreshEvidence
 
     settings, read = walk.settings, walk.settings.read
-    training, holdout = read_rows(walk.run.training), read_rows(walk.run.holdout)
+    training, holdout = (_rows_left(walk, location) for location in (walk.run.training, walk.run.holdout))
     model = _load_model(walk)
     utility = _utility(walk, model, training, holdout)
     walk.tell("validate", 0.1, "encoding source rows and decoding them again")
@@ -326,6 +326,13 @@ def _judge(walk: Walk, parts: list[Location]) -> "Validation":
     drawn = {"rows_source": walk.profile.rows, "rows_drawn": walk.rows_to_draw}
     refresh = RefreshEvidence.from_dict(walk.read_json(walk.run.decision, "train"))
     return dataclasses.replace(found, sizes={**found.sizes, **drawn}, refresh=refresh)
+
+
+def _rows_left(walk: Walk, location: Location) -> pa.Table:
+    """Rows that the train step left, which go when the run is published."""
+    if not location.exists():
+        raise UsageError(f"Run {walk.spec.run_id!r} has no {location.name} any more: run its train step again.")
+    return read_rows(location)
 
 
 def _account(walk: Walk) -> dict[str, str]:

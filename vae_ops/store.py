@@ -216,6 +216,10 @@ class Store:
         with hold(self._run_lock(run_id), shared=not alone):
             yield run
 
+    def is_locked(self, run: Run) -> bool:
+        """Whether anybody, dead or alive, holds a lock on the run."""
+        return self._run_lock(run.run_id).exists()
+
     def _run_lock(self, run_id: str) -> Location:
         return self.runs.child(f".{run_id}.lock")
 

@@ -40,19 +40,19 @@ def broken(stage: Stage) -> list[str]:
 
 
 def test_the_harness_finds_nothing_amiss_where_nothing_is(stage: tuple[Stage, LocalDisk]) -> None:
-    stage[0].place.restore(BEFORE)
+    stage[0].restore(BEFORE)
     assert broken(stage[0]) == []
 
 
 def test_the_harness_sees_a_torn_snapshot(stage: tuple[Stage, LocalDisk]) -> None:
-    stage[0].place.restore(BEFORE)
+    stage[0].restore(BEFORE)
     file = next(Path(stage[1].output, "snapshots").glob("*/synthetic-00000.parquet"))
     file.write_bytes(file.read_bytes()[:-100])
     assert any("Parquet" in violation or "not what was published" in violation for violation in broken(stage[0]))
 
 
 def test_the_harness_sees_doubled_rows(stage: tuple[Stage, LocalDisk]) -> None:
-    stage[0].place.restore(BEFORE)
+    stage[0].restore(BEFORE)
     file = next(Path(stage[1].output, "snapshots").glob("*/source-00000.parquet"))
     rows = pq.read_table(file)
     pq.write_table(pa.concat_tables([rows, rows]), file)
@@ -60,13 +60,13 @@ def test_the_harness_sees_doubled_rows(stage: tuple[Stage, LocalDisk]) -> None:
 
 
 def test_the_harness_sees_litter(stage: tuple[Stage, LocalDisk]) -> None:
-    stage[0].place.restore(BEFORE)
+    stage[0].restore(BEFORE)
     Path(stage[1].output, "snapshots", ".making-x").mkdir()
     assert [violation for violation in broken(stage[0]) if "making" in violation]
 
 
 def test_the_harness_sees_a_pointer_to_nothing(stage: tuple[Stage, LocalDisk]) -> None:
-    stage[0].place.restore(BEFORE)
+    stage[0].restore(BEFORE)
     output, _ = locations(stage[0].place)
     pointer = Output(output).latest.read_json()
     Output(output).latest.write_json({**pointer, "snapshot_id": "0" * 32})

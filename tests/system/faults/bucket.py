@@ -1,6 +1,7 @@
 """A bucket as the place of a night: walks reach it through the proxy, the harness goes straight to the server."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,8 +69,8 @@ class Bucket:
 
     def restore(self, state: str) -> None:
         """Brings that back, and removes all else."""
-        for name in self.outside():
-            os.unlink(self._temporary / name)
+        shutil.rmtree(self._temporary)
+        self._temporary.mkdir()
         for place in self._kept:
             place.remove()
         root = self._objects.location()

@@ -71,7 +71,7 @@ class Case:
         """Lets the fault strike, checks, walks again, and checks again."""
         clean = stage.expected(self.state, self.to_the_end)
         at_last = stage.expected(STORE_LOST, self.again) if self.loses_store else clean
-        stage.place.restore(self.state)
+        stage.restore(self.state)
         with self.trouble():
             answer = stage.walk(self.steps, self.fault)
         found = _violations_of_the_walk(answer, harmless=self.harmless)
@@ -137,4 +137,4 @@ def how_it_ended(answer: Mapping[str, Any]) -> str:
 def _unclear_error(answer: Mapping[str, Any]) -> str:
     """An error that is none of our tree, and where it came from."""
     error = answer["error"]
-    return "" if error is None or error["ours"] else f"{error['message']} | {error['where']}"
+    return "" if error is None or error["ours"] else f"{error['type']} in {error['where']}"

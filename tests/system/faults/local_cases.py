@@ -103,7 +103,7 @@ def _jumps(walked: Walked, points: list[dict[str, Any]]) -> Iterator[Case]:
 def _torn_files(walked: Walked, stage: Stage, disk: LocalDisk) -> Iterator[Case]:
     """No file may grow beyond the size of each file that the walk writes, so that each is once the first to be torn."""
     state, steps = walked
-    stage.place.restore(state)
+    stage.restore(state)
     earlier = {path for path in disk.disk.rglob("*") if path.is_file()}
     stage.points_of(*walked)
     sizes = {path.stat().st_size for path in disk.disk.rglob("*") if path.is_file() and path not in earlier}
@@ -118,7 +118,7 @@ def _small_disks(walked: Walked, disk: LocalDisk) -> Iterator[Case]:
     state, steps = walked
     yield Case("read-only mount", state, steps, f"{steps[0]}: everything", trouble=partial(disk.read_only, state))
     page = os.sysconf("SC_PAGESIZE")
-    for pages in (*range(0, 16), *range(16, 64, 3)):
+    for pages in (*range(16), *range(16, 64, 3)):
         where = f"{steps[0]}: {pages * page // 1024} KiB left"
         trouble = partial(disk.nearly_full, state, pages * page)
         yield Case("disk fills up", state, steps, where, trouble=trouble)

@@ -84,31 +84,41 @@ class Stage:
         place: An empty place.
         worker: Does the walking.
         settings: What all nights are told.
+        mode: How the third night, and whatever comes after it, gets its model.
     """
 
-    def __init__(self, place: Place, worker: Worker, settings: Mapping[str, Any]) -> None:
+    def __init__(self, place: Place, worker: Worker, settings: Mapping[str, Any], mode: str) -> None:
         self.place = place
         self._worker = worker
-        self._settings = settings
+        self._settings = dict(settings)
+        self._mode = mode
         self._expected: dict[tuple[str, str], Expected] = {}
+        self._is_walked_by_step = False
 
     def prepare(self) -> None:
-        """Walks two nights, which fill what is kept, and then a third step by step; saves what lies in between."""
+        """Walks two nights, which fill what is kept, and brings the table of the third."""
         for night in range(NIGHT):
             self.place.bring_source(night)
             self._must_end(["augment"])
         self.place.save(BEFORE)
         self.place.bring_source(NIGHT)
+        self._settings["refresh"] = {"mode": self._mode}
         locations(self.place)[1].remove()
         self.place.save(STORE_LOST)
-        self.place.restore(BEFORE)
-        for step in STEPS:
-            self.place.save(before(step))
-            self._must_end([step])
+
+    def restore(self, state: str) -> None:
+        """Brings a state back; those between the steps are made when the first of them is wanted."""
+        if state in map(before, STEPS) and not self._is_walked_by_step:
+            self._is_walked_by_step = True
+            self.place.restore(BEFORE)
+            for step in STEPS:
+                self.place.save(before(step))
+                self._must_end([step])
+        self.place.restore(state)
 
     def points_of(self, state: str, steps: Sequence[str]) -> list[dict[str, Any]]:
         """Every point that a walk comes by, in order."""
-        self.place.restore(state)
+        self.restore(state)
         answer = self.walk(steps, record=True)
         assert answer["error"] is None, answer["error"]
         points: list[dict[str, Any]] = answer["points"]
@@ -150,7 +160,7 @@ class Stage:
         key = state, " ".join(steps)
         if key not in self._expected:
             output, _ = locations(self.place)
-            self.place.restore(state)
+            self.restore(state)
             earlier = latest_id(output)
             self._must_end([*steps, "gc"])
             violations = [*violations_for_readers(output, [latest_id(output)]), *self.after_a_night()]

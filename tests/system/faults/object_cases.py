@@ -23,10 +23,16 @@ _IN_TURN = tuple(answer for answer in ANSWERS if answer not in _ALWAYS)
 _HARMLESS = {"500", "503", "slow answer", "line drops before a request"}
 
 
-def object_cases(stage: Stage, bucket: Bucket) -> Iterator[Case]:
-    """Lost answers to all requests that change something, and all other troubles in turn."""
+def object_cases(stage: Stage, bucket: Bucket, *, by_step: bool = True) -> Iterator[Case]:
+    """Lost answers to all requests that change something, and all other troubles in turn.
+
+    Args:
+        stage: In the bucket.
+        bucket: Where the requests go.
+        by_step: Whether the steps are walked one by one too.
+    """
     turns = itertools.cycle(_IN_TURN)
-    for state, steps in [*((before(step), (step,)) for step in STEPS), (BEFORE, ("augment",))]:
+    for state, steps in [(BEFORE, ("augment",)), *((before(step), (step,)) for step in STEPS if by_step)]:
         for point in _points(stage, bucket, state, steps):
             always = _ALWAYS if point.operation in _CHANGING else ()
             for act in (*always, next(act for act in turns if _makes_sense(act, point.operation))):
@@ -35,11 +41,12 @@ def object_cases(stage: Stage, bucket: Bucket) -> Iterator[Case]:
                 yield Case(act, state, steps, _name(point), trouble=trouble, harmless=harmless, seen=seen)
 
 
-def object_pair_cases(stage: Stage, bucket: Bucket) -> Iterator[Case]:
+def object_pair_cases(stage: Stage, bucket: Bucket, *, by_step: bool = True) -> Iterator[Case]:
     """Two walks at once: the first freezes at a request that changes something, until its leases have run out."""
     other = bucket.other_source(NIGHT + 1)
     turns = itertools.cycle(FREEZES)
-    for state, steps in [(BEFORE, ("augment",)), (before("publish"), ("publish",))]:
+    walks = [(BEFORE, ("augment",)), *[(before("publish"), ("publish",))] * by_step]
+    for state, steps in walks:
         for point in _points(stage, bucket, state, steps):
             if point.operation in _CHANGING:
                 act = next(turns)

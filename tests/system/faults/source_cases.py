@@ -26,7 +26,7 @@ class _SourceChanges(Case):
 
     def play(self, stage: Stage) -> Outcome:
         clean = stage.expected(self.state, self.to_the_end)
-        stage.place.restore(self.state)
+        stage.restore(self.state)
         stage.place.bring_source(NIGHT)
         answer = stage.walk(self.steps, self.fault)
         changed = _table_at(stage.place.source)

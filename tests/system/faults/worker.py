@@ -63,11 +63,17 @@ def suffer(request: Request, say: Callable[[Mapping[str, Any]], None]) -> None:
             for step in request["steps"]:
                 _do(step, request, touches)
     except Exception as raised:  # noqa: BLE001 - told to the harness, which judges it
-        where = "".join(traceback.format_exception(raised)[-3:])
         error = {"type": type(raised).__name__, "message": str(raised), "ours": isinstance(raised, VaeOpsError)}
-        error["where"] = where
+        error["where"] = _where(raised)
     seen = [asdict(point) for point in touches.seen] if request.get("record") else []
     say({"error": error, "points": seen, "struck": bool(act and act.struck)})
+
+
+def _where(raised: Exception) -> str:
+    """The innermost function of the engine that an error came through."""
+    frames = traceback.extract_tb(raised.__traceback__)
+    own = [frame for frame in frames if os.sep + "vae_ops" + os.sep in frame.filename]
+    return f"{os.path.basename(own[-1].filename)}, {own[-1].name}" if own else ""
 
 
 def _do(step: str, request: Request, touches: Touches) -> None:
