@@ -221,9 +221,9 @@ class RefreshSettings(_Settings):
     broken_null_share: float | None = 0.2
     max_age_days: float | None = 30.0
     max_refreshes: int | None = 14
-    steps_share: float = 0.15
+    steps_share: float = 0.1
     rehearsal_rows: int = 20_000
-    trial_rows: int = 20_000
+    trial_rows: int = 10_000
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Diagnosis", "TrainingData", "TrainingPlan", "TrainingProgress", "TrainingResult", "plan_training", "train"]
 
-_EVALUATIONS = 24
 # TensorFlow does so many steps, or about so many seconds of them, before it reports.
 _STEPS_PER_CALL = 25
 _SECONDS_PER_CALL = 0.5
@@ -98,6 +97,7 @@ class TrainingPlan:
         learning_rate: At the first step; it falls linearly to zero.
         kl_warm_up: Share of the steps over which the weight of the KL rises from 0 to 1; 0 weighs it fully at once, as
             for weights that have learned to use the latent already.
+        evaluations: How often the averaged weights are measured on the way.
     """
 
     steps: int
@@ -105,11 +105,12 @@ class TrainingPlan:
     steps_per_call: int = _STEPS_PER_CALL
     learning_rate: float = _LEARNING_RATE
     kl_warm_up: float = 0.25
+    evaluations: int = 24
 
     def shortened(self, share: float) -> "TrainingPlan":
         """The plan of a refresh: fewer steps, at a gentler rate and the full KL, as the weights have learned before."""
         steps = max(round(share * self.steps), 1)
-        return replace(self, steps=steps, learning_rate=_REFRESH_LEARNING_RATE, kl_warm_up=0.0)
+        return replace(self, steps=steps, learning_rate=_REFRESH_LEARNING_RATE, kl_warm_up=0.0, evaluations=8)
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,8 @@ def train(
         checkpoint: Directory of this training's checkpoints: it goes on from the last one there, to the same weights
             as without a break. A damaged one, or one of another training, is left aside and said so in the progress.
     """
-    loop, watch, course = _Loop(network, data, holdout, plan, seed), _Watch(), _Course(plan.steps, plan.steps)
+    loop, watch = _Loop(network, data, holdout, plan, seed), _Watch()
+    course = _Course(plan.steps, plan.evaluations, stop_at=plan.steps)
     checkpoints = Checkpoints(checkpoint, _identity(network, data, holdout, plan, seed) if checkpoint else "")
     _go_on(checkpoints, loop, watch, course)
     begin = time.monotonic() - course.seconds
@@ -248,6 +250,7 @@ class _Course:
 
     Attributes:
         planned: Steps of the plan.
+        evaluations: Evaluations of the plan.
         stop_at: The last step; earlier than planned once something ends training early.
         done: Steps done.
         stopped_by: What ends training.
@@ -255,6 +258,7 @@ class _Course:
     """
 
     planned: int
+    evaluations: int
     stop_at: int
     done: int = 0
     stopped_by: str = "plan"
@@ -271,7 +275,7 @@ class _Course:
 
     @property
     def _every(self) -> int:
-        return max(self.planned // _EVALUATIONS, 1)
+        return max(self.planned // self.evaluations, 1)
 
 
 def _wind_up(loop: "_Loop", watch: "_Watch", course: _Course, limit_seconds: float) -> None:

@@ -73,7 +73,7 @@ def collect_garbage(
         UsageError: There is no store.
     """
     store = find_store(path)
-    for uri in forget:
+    for uri in () if dry_run else forget:
         store.forget(uri)
     return gc(store, keep=keep, dry_run=dry_run)
 
