@@ -1,6 +1,6 @@
 """What a night does with the model it finds: reuse it, refresh it, or train one from nothing; and why.
 
-A pure function of what is known before training: the champion's record, what moved since (`drift.py`) and the settings.
+A pure function of what is known before training: the champion's record, what moved since (`drift/`) and the settings.
 `registry.py` keeps the champion, `steps.py` acts on the decision.
 """
 

@@ -1,6 +1,6 @@
 """Which model drew the rows and why that one: the decision, what moved, and champion against challenger, as records.
 
-`decision.py` decides, `drift.py` says what moved and `trial.py` compares; the report shows these records.
+`decision.py` decides, `drift/` says what moved and `trial.py` compares; the report shows these records.
 """
 
 from collections.abc import Mapping
