@@ -221,7 +221,7 @@ class RefreshSettings(_Settings):
     broken_null_share: float | None = 0.2
     max_age_days: float | None = 30.0
     max_refreshes: int | None = 14
-    steps_share: float = 0.1
+    steps_share: float = 0.08
     rehearsal_rows: int = 20_000
     trial_rows: int = 10_000
 

@@ -36,7 +36,6 @@ _AVERAGING = 0.998
 _PATIENCE = 5
 _ACTIVE_VARIANCE = 0.01
 _LEARNING_RATE = 4e-3
-_REFRESH_LEARNING_RATE = 2e-3
 _CLIP_NORM = 10.0
 _HOLDOUT_ROWS = 4096
 # Weights cut off at a high learning rate are noisy, so whatever ends training early lets the rate fall to zero first,
@@ -108,9 +107,9 @@ class TrainingPlan:
     evaluations: int = 24
 
     def shortened(self, share: float) -> "TrainingPlan":
-        """The plan of a refresh: fewer steps, at a gentler rate and the full KL, as the weights have learned before."""
+        """The plan of a refresh: fewer steps, and the full KL at once, as the weights have learned before."""
         steps = max(round(share * self.steps), 1)
-        return replace(self, steps=steps, learning_rate=_REFRESH_LEARNING_RATE, kl_warm_up=0.0, evaluations=8)
+        return replace(self, steps=steps, kl_warm_up=0.0, evaluations=8)
 
 
 @dataclass(frozen=True)
@@ -383,8 +382,10 @@ class _Loop:
         self._tokens, self._positions = tf.constant(data.tokens), tf.constant(data.positions)
         shown = np.arange(len(holdout.tokens))[:_HOLDOUT_ROWS]
         self._holdout = (_wide(tf.constant(holdout.tokens[shown])), _wide(tf.constant(holdout.positions[shown])))
-        self._run = tf.function(self._steps, reduce_retracing=True)
-        self._evaluate = tf.function(self._measure)
+        # One trace serves calls of any number of steps.
+        called_with = [tf.TensorSpec([], tf.int32), tf.TensorSpec([None, plan.batch_rows], tf.int32)]
+        self._run = tf.function(self._steps, input_signature=called_with, autograph=False)
+        self._evaluate = tf.function(self._measure, autograph=False)
 
     def run(self, start: int, stop: int) -> float:
         """Does steps `start` … `stop − 1`; their mean −ELBO."""
@@ -426,10 +427,12 @@ class _Loop:
     def _steps(self, start: Any, rows: Any) -> Any:
         import tensorflow as tf
 
-        total = tf.constant(0.0)
-        for index in tf.range(tf.shape(rows)[0]):
-            total += self._step(tf.cast(start + index, tf.float32), rows[index])
-        return total / tf.cast(tf.shape(rows)[0], tf.float32)
+        def one_more(index: Any, total: Any) -> tuple[Any, Any]:
+            return index + 1, total + self._step(tf.cast(start + index, tf.float32), rows[index])
+
+        count = tf.shape(rows)[0]
+        _, total = tf.while_loop(lambda index, _: index < count, one_more, (tf.constant(0), tf.constant(0.0)))
+        return total / tf.cast(count, tf.float32)
 
     def _step(self, step: Any, rows: Any) -> Any:
         import tensorflow as tf

@@ -104,7 +104,7 @@ class C2stScores:
         real: float64 `(rows,)`, from 0 to 1; empty where there are too few rows.
         synthetic: The same of as many synthetic rows, or a multiple of them.
         names: Columns used.
-        losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance.
+        losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance, or nobody asked.
     """
 
     real: NDArray[np.float64]
@@ -121,6 +121,7 @@ def c2st_scores(
     max_cells: int = MAX_CELLS,
     max_iterations: int = MAX_ITERATIONS,
     most_per_real: int = 1,
+    with_losses: bool = True,
 ) -> C2stScores:
     """Scores that `c2st` makes its AUC of; arguments as there.
 
@@ -134,6 +135,7 @@ def c2st_scores(
         max_iterations: Most boosting rounds.
         most_per_real: Synthetic rows beside each real one, where there are so many and they may be looked at: an AUC of
             few real rows is then known better.
+        with_losses: Whether it matters which columns tell the sides apart.
     """
     rows, most = _size(real, synthetic, max_cells)
     generator = np.random.default_rng(seed)
@@ -149,7 +151,9 @@ def c2st_scores(
     features, categorical = _features(sides[0], sides[1])
     # One thread: on a busy machine the trees' OpenMP threads wait for each other and take ten times as long.
     with threadpool_limits(1):
-        scores, losses = _cross_validate(features, np.repeat([0, 1], counts), categorical, seed, max_iterations)
+        scores, losses = _cross_validate(
+            features, np.repeat([0, 1], counts), categorical, seed, max_iterations, with_losses
+        )
     return C2stScores(scores[:rows], scores[rows:], tuple(names), tuple(losses))
 
 
@@ -159,13 +163,16 @@ def _cross_validate(
     categorical: list[bool],
     seed: int,
     most: int,
+    with_losses: bool,
 ) -> tuple[NDArray[np.float64], list[float]]:
-    """Scores of all rows, and where they are above chance the AUC that the last fold loses without each feature."""
+    """Scores of all rows and, where asked for and above chance, the AUC that the last fold loses without each feature."""
     scores = np.zeros(len(labels))
     for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels):
         trees = _trees(len(fit), categorical, seed, most).fit(features[fit], labels[fit])
         scores[test] = trees.predict_proba(features[test])[:, 1]
-    if roc_auc_score(labels, scores) <= 0.5 + SUSPICIOUS * auc_standard_error(0.5, *np.bincount(labels)):
+    if not with_losses or roc_auc_score(labels, scores) <= 0.5 + SUSPICIOUS * auc_standard_error(
+        0.5, *np.bincount(labels)
+    ):
         return scores, []
     return scores, _shuffle_losses(trees, features[test], labels[test], np.random.default_rng(seed))
 

@@ -202,9 +202,8 @@ def _fidelity(sides: _Sides, settings: GateSettings) -> Iterable[_Compared]:
 
 
 def _scores(unseen: EncodedTable, model: EncodedTable, seed: int) -> C2stScores:
-    return c2st_scores(
-        unseen, model, seed=seed, max_cells=C2ST_CELLS, max_iterations=C2ST_ITERATIONS, most_per_real=C2ST_PER_REAL
-    )
+    limits = {"max_cells": C2ST_CELLS, "max_iterations": C2ST_ITERATIONS, "most_per_real": C2ST_PER_REAL}
+    return c2st_scores(unseen, model, seed=seed, with_losses=False, **limits)
 
 
 def _whole(metric: str, difference: Difference, allowed: float | None) -> Iterable[_Compared]:
