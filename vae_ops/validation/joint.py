@@ -104,7 +104,7 @@ class C2stScores:
         real: float64 `(rows,)`, from 0 to 1; empty where there are too few rows.
         synthetic: The same of as many synthetic rows, or a multiple of them.
         names: Columns used.
-        losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance, or nobody asked.
+        losses: The AUC lost when each column is shuffled; empty where the AUC is no better than chance or nobody asked.
     """
 
     real: NDArray[np.float64]
@@ -165,7 +165,7 @@ def _cross_validate(
     most: int,
     with_losses: bool,
 ) -> tuple[NDArray[np.float64], list[float]]:
-    """Scores of all rows and, where asked for and above chance, the AUC that the last fold loses without each feature."""
+    """Scores of all rows and, if asked for and above chance, the AUC that the last fold loses without each feature."""
     scores = np.zeros(len(labels))
     for fit, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32).split(features, labels):
         trees = _trees(len(fit), categorical, seed, most).fit(features[fit], labels[fit])
