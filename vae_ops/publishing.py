@@ -62,16 +62,20 @@ class Provenance:
         seed: Seed of the synthetic rows.
         source_fingerprint: Digest of the source's content; empty when the source is unknown.
         recipe: Digest of source, settings and code version; empty when there was no run.
+        partition: Key of the partition that the rows belong to; empty when the table has none.
     """
 
     model_version: str
     seed: int
     source_fingerprint: str = ""
     recipe: str = ""
+    partition: str = ""
 
     def key_values(self) -> dict[str, str]:
         """Entries of the Parquet key-value metadata."""
         values = {**asdict(self), "format_version": FORMAT_VERSION}
+        if not self.partition:
+            del values["partition"]
         return {f"{MARK_PREFIX}{key}": str(values[key]) for key in sorted(values)}
 
 

@@ -36,6 +36,8 @@ class StepSpec:
         shard: Which shard `generate` draws, from 0.
         shards: In how many shards the rows are drawn; it does not change the rows.
         labels: Facts for the manifest, such as the Airflow DAG and run.
+        partition: Key of the partition that the source is, for the provenance of its rows; None where there is none.
+            `output` and `store` are the partition's own.
     """
 
     source: str
@@ -46,6 +48,7 @@ class StepSpec:
     shard: int = 0
     shards: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    partition: str | None = None
 
     def __post_init__(self) -> None:
         """Checks what can be checked without looking at a disk."""

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 from vae_ops.errors import SettingsError
 
 __all__ = [
+    "GATE_PRESETS",
     "GateSettings",
     "GenerateSettings",
     "PublishSettings",
@@ -29,6 +30,37 @@ __all__ = [
 ]
 
 _LARGEST_DOSE = 100.0
+
+GATE_PRESETS: Mapping[str, Mapping[str, float]] = {
+    "standard": {},
+    # Half the distance from perfect that the standard allows; the noise floor, which is chance, stays excused.
+    "strict": {
+        "noise_multiple": 3.0,
+        "max_shape_error_percent": 1.5,
+        "max_column_error_percent": 3.0,
+        "max_mean_shift_sd": 0.03,
+        "max_trend_error_percent": 3.0,
+        "max_pair_error_percent": 3.0,
+        "max_dependence_error_percent": 10.0,
+        "max_c2st_auc": 0.62,
+        "max_copy_excess_percent": 0.25,
+        "max_near_copy_excess_percent": 0.5,
+        "max_dcr_share_percent": 52.0,
+        "max_membership_auc": 0.53,
+        "max_rare_leak_percent": 5.0,
+    },
+    # Twice that distance, in fidelity alone: who puts up with coarser rows has not agreed to less privacy.
+    "lenient": {
+        "max_shape_error_percent": 6.0,
+        "max_column_error_percent": 12.0,
+        "max_mean_shift_sd": 0.12,
+        "max_trend_error_percent": 12.0,
+        "max_pair_error_percent": 12.0,
+        "max_dependence_error_percent": 40.0,
+        "max_c2st_auc": 0.9,
+    },
+}
+"""Limits of `GateSettings` by how strict a gate is asked for; what a preset does not name is the default."""
 
 
 class _Settings:
@@ -321,6 +353,23 @@ class GateSettings(_Settings):
     max_membership_auc: float | None = 0.55
     max_rare_leak_percent: float | None = 10.0
     max_extreme_leak_percent: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Builds the record from plain JSON values.
+
+        Args:
+            values: Settings by name. Besides them, `strictness` names one of `GATE_PRESETS`, over which they win.
+
+        Raises:
+            SettingsError: An unknown key or preset, a wrong type, or a value out of range.
+        """
+        limits = dict(values)
+        strictness = limits.pop("strictness", "standard")
+        if strictness not in tuple(GATE_PRESETS):
+            expected = ", ".join(map(repr, GATE_PRESETS))
+            raise SettingsError(f"{cls.__name__}.strictness expects one of {expected}, got {strictness!r}.")
+        return super().from_dict({**GATE_PRESETS[strictness], **limits})
 
     def __post_init__(self) -> None:
         """Checks the ranges."""

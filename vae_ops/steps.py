@@ -47,7 +47,7 @@ from vae_ops.retention import gc
 from vae_ops.schema import check_overrides, infer_semantic_types
 from vae_ops.selection import Night, Selection, rehearsal_of
 from vae_ops.settings import RunSettings
-from vae_ops.storage import Location, check_apart, check_writable, locate
+from vae_ops.storage import Location, check_apart, check_writable, locate, use_storage_options
 from vae_ops.store import CLI_PREFIX, Output, Store, leaving_no_trace
 from vae_ops.table import SourceLike, SourceTable, open_source
 from vae_ops.walk import (
@@ -264,6 +264,7 @@ def _provenance(walk: Walk) -> Provenance:
         seed=walk.settings.generate.seed,
         source_fingerprint=walk.profile.fingerprint,
         recipe=walk.recipe,
+        partition=walk.spec.partition or "",
     )
 
 
@@ -641,6 +642,8 @@ def _parse_arguments(arguments: list[str]) -> tuple[str, StepSpec]:
         raise UsageError(f"Expected a step's spec as a JSON object in {path!r}: {error}.") from error
     if not isinstance(values, dict):
         raise UsageError(f"Expected a step's spec as a JSON object in {path!r}, got {type(values).__name__}.")
+    # Beside the spec and no part of it: a spec may be shown, credentials may not.
+    use_storage_options(values.pop("storage_options", {}))
     return step, StepSpec.from_dict(values)
 
 

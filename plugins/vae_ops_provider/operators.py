@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from vae_ops.errors import SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
 from vae_ops_provider.mirror import ProgressMirror
+from vae_ops_provider.partitions import partition_directory
 from vae_ops_provider.process import StepProcess
 from vae_ops_provider.rendering import Layer, parse_choice, parse_integer, parse_names, parse_settings, parse_text
 
@@ -49,10 +50,13 @@ class VaeStepOperator(BaseOperator):
             list of such mappings of which the later win.
         run_id: Name of the run's artifacts; by default made of the DAG, the DAG run and the task group.
         python: Interpreter that has vae-ops and TensorFlow; by default the worker's own.
+        partition: Key of the partition that the source is, by default that of the DAG run, if it has one. Each
+            partition has a directory `partition=KEY` of its own below `output_dir` and `store`, and with it models of
+            its own: a backfill does not depend on what other partitions were learned before it.
     """
 
     step: ClassVar[str]
-    template_fields: Sequence[str] = ("source", "output_dir", "store", "settings", "run_id", "python")
+    template_fields: Sequence[str] = ("source", "output_dir", "store", "settings", "run_id", "python", "partition")
     template_fields_renderers: ClassVar[dict[str, str]] = {"settings": "json"}
     ui_color = "#e8f0fe"
 
@@ -67,6 +71,7 @@ class VaeStepOperator(BaseOperator):
         settings: Layer | Sequence[Layer] | None = None,
         run_id: str | None = None,
         python: str | None = None,
+        partition: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,6 +81,7 @@ class VaeStepOperator(BaseOperator):
         self.settings = settings
         self.run_id = run_id
         self.python = python
+        self.partition = partition
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the step and returns its record, a small dict of paths and numbers.
@@ -104,13 +110,15 @@ class VaeStepOperator(BaseOperator):
         Raises:
             SettingsError: A rendered argument makes no sense.
         """
+        partition = parse_text(self.partition) or context.get("partition_key")
         return {
             "source": self.source,
-            "output": self.output_dir,
-            "store": parse_text(self.store),
+            "output": _of_partition(self.output_dir, partition),
+            "store": _of_partition(parse_text(self.store), partition),
             "run_id": parse_text(self.run_id) or _default_run_id(context, self.task_id),
             "settings": parse_settings(self.settings).to_dict(),
             "labels": {"airflow_dag_id": context["dag"].dag_id, "airflow_run_id": context["run_id"]},
+            "partition": partition,
         }
 
     def _log_chatter(self, line: str) -> None:
@@ -235,6 +243,10 @@ class VaePublishOperator(VaeStepOperator):
         record = super().execute(context)
         announce(PublishedSnapshot.from_record(record), self.outlets, context)
         return record
+
+
+def _of_partition(directory: str | None, key: str | None) -> str | None:
+    return partition_directory(directory, key) if directory and key else directory
 
 
 def _default_run_id(context: Context, task_id: str) -> str:
