@@ -1,114 +1,103 @@
-"""`make ui`: Airflow's user interface on this machine alone, with the project's DAGs in it, until Ctrl-C.
+"""`make ui`: Airflow's user interface on this machine alone, with the project's DAGs and a finished run, until Ctrl-C.
 
-`airflow standalone` would leave children behind on SIGTERM and open its log servers to the network, so the components
-are started one by one, in one process group, and that group is signalled at the end.
+The first time, `nightly_augmentation` runs once on the bundled table (SOURCE=… for another), and the training DAG that
+follows it, so that pages, reports and links have something to show. `local_airflow.py` knows what is started.
 """
 
-import contextlib
 import json
 import os
-import secrets
 import signal
-import subprocess
 import sys
 import threading
-import time
-import urllib.error
 import urllib.request
+from typing import Any
 
-from local_airflow import HOME, configure, migrate, provide_source
+from local_airflow import HOME, configure, is_healthy, local_services, migrate, provide_source, server_environment
+from service_group import ServiceGroup
 
 _PORT = int(os.environ.get("PORT", "8080"))
 _URL = f"http://127.0.0.1:{_PORT}"
+_NIGHT = "nightly_augmentation"
+_TIME_BUDGET_SECONDS = 30
 _START_SECONDS = 180
-_STOP_SECONDS = 15
-_COMPONENTS = (
-    ["api-server", "--host", "127.0.0.1", "--port", str(_PORT)],
-    ["scheduler", "--skip-serve-logs"],
-    ["dag-processor"],
-    ["triggerer", "--skip-serve-logs"],
-)
+_RUN_SECONDS = 900
 
 
 def main() -> None:
-    """Starts the components, says where to log in, and stops all of them together."""
-    configure(
-        provide_source(),
-        AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"{_URL}/execution/",
-        AIRFLOW__API__BASE_URL=_URL,
-        AIRFLOW__API_AUTH__JWT_SECRET=secrets.token_hex(32),
-        AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-    )
+    """Starts the components, says where to log in, runs a first night, and stops all of them together."""
+    configure(provide_source(), **server_environment(_PORT))
     migrate()
-    _unpause()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    children = _start()
-    try:
-        _announce(children, stop)
-        while not stop.wait(1.0) and all(child.poll() is None for child in children):
+    print(f"starting Airflow; what its components say goes to {HOME / 'ui'}", flush=True)
+    with ServiceGroup(local_services(_PORT, dict(os.environ)), HOME / "ui") as services:
+        try:
+            services.wait_until(lambda: stop.is_set() or is_healthy(_URL), _START_SECONDS, "healthy Airflow")
+            _welcome(services, stop)
+        except (ChildProcessError, TimeoutError) as error:
+            sys.exit(str(error))
+        while not stop.is_set() and not services.wait(1.0):
             pass
-    finally:
-        _stop(children)
 
 
-def _unpause() -> None:
-    # DAGs that `make demo` has left in the database are paused; a fresh database has none yet.
-    command = [sys.executable, "-m", "airflow", "dags", "unpause", "--yes", "--treat-dag-id-as-regex", ".*"]
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+def _welcome(services: ServiceGroup, stop: threading.Event) -> None:
+    """Says where to log in, and sees to it that there is a finished run."""
+    if stop.is_set():
+        return
+    user, password = _first_user()
+    api = _Api(user, password)
+    services.wait_until(lambda: stop.is_set() or api.knows(_NIGHT), _START_SECONDS, "parsed DAGs")
+    for dag_id in api.dags():  # DAGs that `make demo` has left in the database are paused
+        api.send("PATCH", f"/dags/{dag_id}", {"is_paused": False})
+    print(f"ready: {_URL}  user {user}  password {password}", flush=True)
+    if not stop.is_set() and not api.has_finished(_NIGHT):
+        print("a first night is running, about a minute …", flush=True)
+        run = api.send("POST", f"/dags/{_NIGHT}/dagRuns", _first_run())
+        services.wait_until(lambda: stop.is_set() or api.has_ended(run), _RUN_SECONDS, "end of the first night")
+        print(f"done:  {_URL}/dags/{_NIGHT}/runs/{run['dag_run_id']}", flush=True)
+    print("Trigger nightly_augmentation for another; Ctrl-C stops all.", flush=True)
 
 
-def _start() -> list["subprocess.Popen[bytes]"]:
-    children: list[subprocess.Popen[bytes]] = []
-    log = HOME / "ui.log"
-    with log.open("wb") as sink:
-        for arguments in _COMPONENTS:
-            command = [sys.executable, "-m", "airflow", *arguments]
-            group = children[0].pid if children else 0
-            children.append(subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, process_group=group))
-    print(f"starting Airflow; what its components say goes to {log}", flush=True)
-    return children
+def _first_run() -> dict[str, Any]:
+    return {"logical_date": None, "conf": {"time_budget_seconds": _TIME_BUDGET_SECONDS}}
 
 
-def _announce(children: list["subprocess.Popen[bytes]"], stop: threading.Event) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while not _is_healthy():
-        if any(child.poll() is not None for child in children) or time.monotonic() > deadline:
-            sys.exit(f"Airflow did not start; see {HOME / 'ui.log'}.")
-        if stop.wait(1.0):
-            return
+def _first_user() -> tuple[str, str]:
     passwords = json.loads((HOME / "simple_auth_manager_passwords.json.generated").read_text())
     user, password = next(iter(passwords.items()))
-    print(
-        f"ready: {_URL}  user {user}  password {password}\nTrigger nightly_augmentation there; Ctrl-C stops all.",
-        flush=True,
-    )
+    return user, password
 
 
-def _is_healthy() -> bool:
-    try:
-        with urllib.request.urlopen(f"{_URL}/api/v2/monitor/health", timeout=5) as response:
-            health = json.load(response)
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return False
-    return all(health[part]["status"] == "healthy" for part in ("scheduler", "dag_processor"))
+class _Api:
+    """The few requests that this script sends to Airflow's REST API."""
 
+    def __init__(self, user: str, password: str) -> None:
+        self._headers = {"Content-Type": "application/json"}
+        login = self._request("POST", "/auth/token", {"username": user, "password": password})
+        self._headers["Authorization"] = f"Bearer {login['access_token']}"
 
-def _stop(children: list["subprocess.Popen[bytes]"]) -> None:
-    deadline = time.monotonic() + _STOP_SECONDS
-    _signal_group(children, signal.SIGTERM)
-    for child in children:
-        try:
-            child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            _signal_group(children, signal.SIGKILL)
-            child.wait()
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        return self._request(method, f"/api/v2{path}", body)
 
+    def dags(self) -> list[str]:
+        return [dag["dag_id"] for dag in self.send("GET", "/dags?limit=100")["dags"]]
 
-def _signal_group(children: list["subprocess.Popen[bytes]"], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(children[0].pid, number)
+    def knows(self, dag_id: str) -> bool:
+        return dag_id in self.dags()
+
+    def has_finished(self, dag_id: str) -> bool:
+        return bool(self.send("GET", f"/dags/{dag_id}/dagRuns?state=success&limit=1")["dag_runs"])
+
+    def has_ended(self, run: dict[str, Any]) -> bool:
+        found = self.send("GET", f"/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}")
+        return found["state"] in ("success", "failed")
+
+    def _request(self, method: str, path: str, body: Any) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(_URL + path, data, self._headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ["tests.object_store"]
+pytest_plugins = ["tests.object_store", "tests.system.airflow_server"]
 
 # Airflow reads its configuration when it is first imported, so this stands before any test module.
 _AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="vae-ops-airflow-")
