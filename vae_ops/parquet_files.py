@@ -172,7 +172,7 @@ def open_files(location: Location, exclude: frozenset[str]) -> FileRows:
     """
     with reading(location.uri):
         base, found = _find(location)
-        parts = [part for path in sorted(found) if (part := _read_part(_at(location, path), base, found)) is not None]
+        parts = [part for path in sorted(found) if (part := _read_part(location.at(path), base, found)) is not None]
     if not parts:
         others = f"only {PurePosixPath(found[0]).name!r} and the like" if found else "none"
         raise SourceError(f"Expected Parquet files below {location.uri!r}, found {others}; check the path.")
@@ -231,10 +231,6 @@ def _visible(base: str, paths: Sequence[str]) -> list[str]:
 
 def _relative(base: str, path: str) -> PurePosixPath:
     return PurePosixPath(path).relative_to(PurePosixPath(base))
-
-
-def _at(root: Location, path: str) -> Location:
-    return Location(root.fs, path, path if root.is_local else root.fs.unstrip_protocol(path))
 
 
 # --- footers -------------------------------------------------------------------------------------------------------

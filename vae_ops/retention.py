@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vae_ops.errors import BusyError, SettingsError, VaeOpsError
 from vae_ops.leases import hold
 from vae_ops.registry import Registry
-from vae_ops.storage import Location
+from vae_ops.storage import Location, locate
 from vae_ops.store import CLI_PREFIX, Output, Run, Store, is_idle
 
 __all__ = ["GcRecord", "gc"]
@@ -87,7 +87,7 @@ class _Collection:
     def sweep(self) -> None:
         """Removes what dead processes left as wholes."""
         self._note(self._store.sweep(but=self._but, keep=self._keep, dry_run=self._dry_run))
-        for output in self._store.outputs():
+        for output in self._outputs():
             self._note(output.sweep(dry_run=self._dry_run))
             self._note(output.remove_torn(dry_run=self._dry_run))
         for run in self._store.all_runs():
@@ -114,7 +114,7 @@ class _Collection:
         lines = [store.champion_line(name) for name in store.champions.list() if name[0] != "."]
         versions = [store.model(name) for name in store.models.list() if name[0] != "."]
         places = [store.root, *lines, store.noted_outputs, *versions]
-        for output in store.outputs():
+        for output in self._outputs():
             places += [output.root, output.snapshots]
         for staged in (place.child(name) for place in places if place.is_local for name in place.list()):
             if staged.name.startswith(".") and staged.name.endswith(".tmp"):
@@ -165,12 +165,12 @@ class _Collection:
         """
         for run in self._store.all_runs():
             if run.root.uri not in self.removed:
-                with self._doubting(run.root):
+                with self._doubting(run.root.uri):
                     self._look_at_run(run)
-        for output in self._store.outputs():
-            with self._doubting(output.root):
+        for output in self._outputs():
+            with self._doubting(output.root.uri):
                 self._look_at_output(output)
-        with self._doubting(self._store.champions):
+        with self._doubting(self._store.champions.uri):
             found = [Registry(self._store, line).last_move() for line in self._store.lines()]
             moves = [move for move in found if move is not None]
             for move in moves:
@@ -203,17 +203,26 @@ class _Collection:
         """All that the kept versions descend from."""
         parents: set[str] = set()
         for version in self.kept:
-            with self._doubting(self._store.model(version)):
+            with self._doubting(self._store.model(version).uri):
                 parents |= {link.version for link in Registry(self._store).lineage_of(version)}
         return parents
 
+    def _outputs(self) -> list[Output]:
+        """Outputs that can be looked into; one that another connection opens may point at any model."""
+        found: list[Output] = []
+        for uri in self._store.output_uris():
+            with self._doubting(uri):
+                found.append(Output(locate(uri)))
+        return found
+
     @contextlib.contextmanager
-    def _doubting(self, place: Location) -> Iterator[None]:
+    def _doubting(self, uri: str) -> Iterator[None]:
         """What cannot be read may point anywhere."""
         try:
             yield
         except (VaeOpsError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            self.doubts.append(f"{place.uri} cannot be read ({error}).")
+            doubt = f"{uri} cannot be read ({error})."
+            self.doubts += [doubt] if doubt not in self.doubts else []
 
 
 def _hidden(directory: Location) -> Iterator[Location]:

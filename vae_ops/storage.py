@@ -1,7 +1,9 @@
 """Files at any URI: locate, read, write at once or not at all, list, remove.
 
-A `Location` is a filesystem and a path on it: local paths need no scheme, everything else goes through fsspec. Which
-names exist below a store or an output is the business of `store.py`; what a Parquet file means is that of `table.py`.
+A `Location` is a filesystem and a path on it: local paths need no scheme, everything else goes through fsspec. A URI
+may name the connection that opens it (`s3://lake@bucket/trades`); who starts the process says what the name stands for,
+and the credentials are in no URI. Which names exist below a store or an output is the business of `store.py`; what a
+Parquet file means is that of `table.py`.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import os
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
@@ -25,9 +28,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from vae_ops.errors import OutputError, UsageError
 
-__all__ = ["Location", "check_apart", "check_writable", "has_wildcard", "locate"]
+__all__ = ["Location", "check_apart", "check_writable", "has_wildcard", "locate", "use_storage_options"]
 
 _CREATE_TRIES = 20
+# No name of a bucket holds an @, so on these what stands before one can only be a connection.
+_BUCKET_SCHEMES = ("s3", "s3a", "s3n", "gs", "gcs")
+# For the whole process, as fsspec's own cache of filesystems is.
+_options_by_prefix: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,16 @@ class Location:
         """The directory that this location lies in."""
         path, uri = (text.rstrip("/").rpartition("/")[0] for text in (self.path, self.uri))
         return Location(self.fs, path, uri)
+
+    def at(self, path: str) -> "Location":
+        """The location of another path on the same filesystem."""
+        if self.is_local:
+            return Location(self.fs, path, path)
+        # Some filesystems begin their paths with the / that follows the authority in the URI, some have none there.
+        tail = self.path.lstrip("/")
+        if self.uri.endswith(tail):
+            return Location(self.fs, path, self.uri.removesuffix(tail) + path.lstrip("/"))
+        return Location(self.fs, path, self.fs.unstrip_protocol(path))
 
     def exists(self) -> bool:
         """Whether a file or directory is there."""
@@ -163,21 +180,56 @@ def locate(uri: str | os.PathLike[str]) -> Location:
     """Finds the filesystem behind a path or URI; nothing needs to exist there.
 
     Raises:
-        UsageError: The text is empty, or its scheme needs a package that is not installed.
+        UsageError: The text is empty or holds a password, its scheme needs a package that is not installed, or it names
+            a connection that is unknown here.
     """
     text = os.fspath(uri)
     if not text or "\0" in text:
         raise UsageError(f"Expected a path or URI, got {text!r}; give a local path or something like s3://bucket/key.")
     if "://" not in text and "::" not in text:
         return _local(os.path.expanduser(text))
+    bare, options = _without_connection(text)
     try:
         # Another process may write between two looks, so a cached listing would lie.
-        fs, path = url_to_fs(text, use_listings_cache=False)
+        fs, path = url_to_fs(bare, use_listings_cache=False, **options)
     except (ImportError, ValueError) as error:
         reason = str(error).rstrip(".")
         remedy = "install its fsspec package or use a local path"
         raise UsageError(f"No filesystem for {text!r}: {reason}; {remedy}.") from error
     return _local(path) if isinstance(fs, LocalFileSystem) else Location(fs, path, text.rstrip("/"))
+
+
+def use_storage_options(options: Mapping[str, Mapping[str, Any]]) -> None:
+    """Tells `locate` how to open URIs that name a connection, for as long as this process lives.
+
+    The name stays in the URIs that are written down, so that whoever knows the connection can follow them; the options
+    are written nowhere.
+
+    Args:
+        options: What opens the filesystem (arguments of its fsspec class), by the beginning of the URIs that it serves:
+            `SCHEME://NAME@`.
+    """
+    _options_by_prefix.update({prefix: dict(values) for prefix, values in options.items()})
+
+
+def _without_connection(uri: str) -> tuple[str, dict[str, Any]]:
+    """The URI as fsspec takes it, and the options of the connection that it names, if any."""
+    scheme, _, rest = uri.partition("://")
+    name, at, _ = rest.partition("/")[0].rpartition("@")
+    if ":" in name:
+        raise UsageError(
+            f"Expected no password in a URI, as it would be written into logs and manifests, but one for {scheme}:// "
+            "has a ':' before its '@'; name an Airflow connection there, or give the password in the environment."
+        )
+    prefix = f"{scheme}://{name}@"
+    if at and prefix in _options_by_prefix:
+        return f"{scheme}://{uri.removeprefix(prefix)}", _options_by_prefix[prefix]
+    if at and scheme.rpartition("::")[2] in _BUCKET_SCHEMES:
+        raise UsageError(
+            f"{uri!r} names the connection {name!r}, which is unknown outside an Airflow task: leave out '{name}@' and "
+            "give the credentials in the environment."
+        )
+    return uri, {}
 
 
 def _local(path: str) -> Location:

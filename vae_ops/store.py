@@ -341,11 +341,19 @@ class Store:
         self._note(output).remove()
 
     def outputs(self) -> list["Output"]:
-        """All outputs that this store feeds."""
+        """All outputs that this store feeds.
+
+        Raises:
+            UsageError: One of them cannot be reached from this process.
+        """
+        return [Output(locate(uri)) for uri in self.output_uris()]
+
+    def output_uris(self) -> list[str]:
+        """URIs of all outputs that this store feeds, reachable or not."""
         home = Output(self.root.parent)
         notes = [self.noted_outputs.child(name) for name in self.noted_outputs.list() if name[0] != "."]
-        noted = [Output(locate(note.read_json()["output"])) for note in notes]
-        return [*([home] if home.default_store.uri == self.root.uri else []), *noted]
+        noted = [str(note.read_json()["output"]) for note in notes]
+        return [*([home.root.uri] if home.default_store.uri == self.root.uri else []), *noted]
 
     def _note(self, uri: str) -> Location:
         return self.noted_outputs.child(f"{_digest(uri)}.json")

@@ -241,3 +241,13 @@ def test_files_that_never_got_their_name_go_unless_somebody_writes_them(tmp_path
         assert os.path.exists(written.path)
     for place in litter:
         assert not place.child(".x.json.tmp").exists()
+
+
+def test_an_output_behind_an_unknown_connection_may_point_at_any_model(store: Store) -> None:
+    for version in ("v1", "v2"):
+        promote(store, version)
+    store.noted_outputs.make_dirs()
+    store.noted_outputs.child("ab.json").write_json({"output": "s3://moon@bucket/out"})
+    record = gc(store, keep=1)
+    assert record.removed == ()
+    assert [doubt.partition(" (")[0] for doubt in record.doubts] == ["s3://moon@bucket/out cannot be read"]

@@ -15,7 +15,7 @@ import pyarrow.fs
 import pytest
 
 from vae_ops.errors import OutputError, UsageError
-from vae_ops.storage import Location, check_apart, check_writable, has_wildcard, locate
+from vae_ops.storage import Location, check_apart, check_writable, has_wildcard, locate, use_storage_options
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -265,3 +265,46 @@ def test_apart_on_object_stores() -> None:
         check_apart(locate("memory://bucket/in"), locate("memory://bucket/in/out"))
     check_apart(locate("memory://bucket/in"), locate("memory://bucket/out"))
     check_apart(locate("memory://bucket/in"), locate("/bucket/in"))
+
+
+@pytest.fixture
+def lake() -> str:
+    """What stands before the @ of a connection that this process knows."""
+    name = f"lake-{uuid.uuid4().hex}"
+    use_storage_options({f"memory://{name}@": {"password": "hunter2"}})
+    return name
+
+
+def test_a_connection_opens_its_uris_and_stays_in_their_names(lake: str) -> None:
+    place = locate(f"memory://{lake}@bucket/trades/")
+    assert (place.path, place.uri) == ("/bucket/trades", f"memory://{lake}@bucket/trades")
+    assert place.fs.storage_options["password"] == "hunter2"
+    assert place.child("a").parent == place
+    assert locate(place.child("a").uri) == place.child("a")
+    assert "hunter2" not in repr(place)
+
+
+def test_files_found_below_a_uri_keep_its_connection(lake: str, tmp_path: Path) -> None:
+    place = locate(f"memory://{lake}@bucket")
+    assert place.at("/bucket/a/b").uri == f"memory://{lake}@bucket/a/b"
+    assert locate("memory://bucket/a").at("/bucket/b").uri == "memory://bucket/b"
+    assert locate(tmp_path).at("/elsewhere") == locate("/elsewhere")
+
+
+def test_options_belong_to_one_connection(lake: str) -> None:
+    assert "password" not in locate("memory://bucket/key").fs.storage_options
+    assert "password" not in locate(f"memory://{lake}-other@bucket/key").fs.storage_options
+
+
+def test_a_connection_that_nobody_has_told_of_is_named() -> None:
+    with pytest.raises(
+        UsageError, match=r"'s3://moon@bucket/key' names the connection 'moon'.*outside an Airflow task"
+    ):
+        locate("s3://moon@bucket/key")
+
+
+@pytest.mark.parametrize("uri", ["s3://key:hunter2@bucket/x", "sftp://me:hunter2@host/x", "zip::s3://k:hunter2@b/x"])
+def test_a_password_in_a_uri_is_refused_and_not_repeated(uri: str) -> None:
+    with pytest.raises(UsageError, match="no password in a URI") as caught:
+        locate(uri)
+    assert "hunter2" not in str(caught.value)
