@@ -241,7 +241,7 @@ class VaePublishOperator(VaeStepOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the step, returns its record and sends it as the `extra` of the asset events."""
         record = super().execute(context)
-        announce(PublishedSnapshot.from_record(record), self.outlets, context)
+        announce(PublishedSnapshot.from_record(record), self.outlets, context, output=self.output_dir)
         return record
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vae_ops.errors import SettingsError
-from vae_ops.settings import RunSettings
+from vae_ops.settings import GateSettings, RunSettings
 
 __all__ = ["Layer", "named_settings", "parse_choice", "parse_integer", "parse_names", "parse_settings", "parse_text"]
 
@@ -21,6 +21,8 @@ Layer = Mapping[str, Any] | str
 """Settings by section, such as `{"train": {"seed": 1}}`; the whole or any value of it may be a template."""
 
 _NOTHING = ("", "None", "null")
+# What `from_dict` takes beside the fields of a record.
+_SHORTHANDS: Mapping[type, Mapping[str, Any]] = {GateSettings: {"strictness": str | None}}
 
 
 def parse_text(value: str | None) -> str | None:
@@ -68,6 +70,7 @@ def named_settings(
     seed: int | str | None,
     time_budget_seconds: float | str | None,
     refresh: str | None = None,
+    strictness: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """The settings that people reach for most, in the sections where they belong; one seed decides all of a run."""
     return {
@@ -76,6 +79,7 @@ def named_settings(
         "generate": {"rows": rows, "ratio": ratio, "seed": seed},
         "utility": {"target": target},
         "refresh": {"mode": refresh},
+        "gate": {"strictness": strictness},
     }
 
 
@@ -111,7 +115,7 @@ def _join(target: dict[str, Any], layer: Mapping[str, Any]) -> None:
 
 
 def _typed(values: Mapping[str, Any], record: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(record)
+    hints = {**typing.get_type_hints(record), **_SHORTHANDS.get(record, {})}
     return {name: _value(value, hints[name], name) if name in hints else value for name, value in values.items()}
 
 
