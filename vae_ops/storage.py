@@ -28,11 +28,20 @@ from fsspec.implementations.local import LocalFileSystem
 
 from vae_ops.errors import OutputError, UsageError
 
-__all__ = ["Location", "check_apart", "check_writable", "has_wildcard", "locate", "use_storage_options"]
+__all__ = [
+    "BUCKET_SCHEMES",
+    "Location",
+    "check_apart",
+    "check_writable",
+    "has_wildcard",
+    "locate",
+    "use_storage_options",
+]
+
+BUCKET_SCHEMES = ("s3", "s3a", "s3n", "gs", "gcs")
+"""Schemes on which what stands before an @ can only be a connection, as no name of a bucket holds one."""
 
 _CREATE_TRIES = 20
-# No name of a bucket holds an @, so on these what stands before one can only be a connection.
-_BUCKET_SCHEMES = ("s3", "s3a", "s3n", "gs", "gcs")
 # For the whole process, as fsspec's own cache of filesystems is.
 _options_by_prefix: dict[str, dict[str, Any]] = {}
 
@@ -224,10 +233,10 @@ def _without_connection(uri: str) -> tuple[str, dict[str, Any]]:
     prefix = f"{scheme}://{name}@"
     if at and prefix in _options_by_prefix:
         return f"{scheme}://{uri.removeprefix(prefix)}", _options_by_prefix[prefix]
-    if at and scheme.rpartition("::")[2] in _BUCKET_SCHEMES:
+    if at and scheme.rpartition("::")[2] in BUCKET_SCHEMES:
         raise UsageError(
-            f"{uri!r} names the connection {name!r}, which is unknown outside an Airflow task: leave out '{name}@' and "
-            "give the credentials in the environment."
+            f"{uri!r} names the connection {name!r}, of which this process was told nothing, as outside Airflow: leave "
+            f"out '{name}@' and give the credentials in the environment."
         )
     return uri, {}
 

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from vae_ops.errors import SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
+from vae_ops_provider.connections import with_storage_options
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.partitions import partition_directory
 from vae_ops_provider.process import StepProcess
@@ -91,7 +92,8 @@ class VaeStepOperator(BaseOperator):
             VaeOpsError: Anything else; Airflow tries again as the task's `retries` say.
         """
         try:
-            self._process = StepProcess(self.step, self.spec(context), python=parse_text(self.python))
+            spec = with_storage_options(self.spec(context))
+            self._process = StepProcess(self.step, spec, python=parse_text(self.python))
             mirror = ProgressMirror(self.log, context.get("task_state_store"))
             return self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
         except VaeOpsError as error:
