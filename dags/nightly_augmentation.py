@@ -1,17 +1,20 @@
 """Every night: learn a Parquet table anew, draw rows, and publish them with it if the gate agrees.
 
 Copy this file and change the two paths, or set VAE_OPS_SOURCE and VAE_OPS_OUTPUT where Airflow parses DAGs. *Trigger*
-in the UI offers every choice as a form. `train_on_augmented.py` shows what a DAG that uses the snapshots looks like.
+in the UI offers every choice as a form. As the output is one of them, each publish updates the asset of the output that
+it went to, and `train_on_augmented.py` hears of all of them through one alias. On a cluster, VAE_OPS_TRAINING_QUEUE
+names the queue of the workers that train, VAE_OPS_SHARDS the number of tasks that draw rows side by side.
 """
 
 import os
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, AssetAlias
 
 from vae_ops_provider.params import augmentation_params, augmentation_templates
 from vae_ops_provider.task_group import VaeAugmentation
 
+_QUEUE = os.environ.get("VAE_OPS_TRAINING_QUEUE")
 _DATA = os.path.join(os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow")), "data")
 
 with DAG(
@@ -28,4 +31,10 @@ with DAG(
     doc_md=__doc__,
     tags=["vae-ops"],
 ) as dag:
-    VaeAugmentation("augment", shards=2, asset="augmented_table", **augmentation_templates())
+    VaeAugmentation(
+        "augment",
+        shards=int(os.environ.get("VAE_OPS_SHARDS", "2")),
+        asset=AssetAlias("augmented_tables"),
+        tasks={"train": {"queue": _QUEUE}} if _QUEUE else None,
+        **augmentation_templates(),
+    )

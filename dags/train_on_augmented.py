@@ -1,7 +1,7 @@
 """After every publish: train boosted trees on the real rows, and on real and synthetic rows, and log both scores.
 
-The asset that `nightly_augmentation.py` updates starts this DAG, and its event says which snapshot to read. A run that
-is triggered by hand takes the newest snapshot below `output`.
+An output that `nightly_augmentation.py` publishes to starts this DAG, and the event says which snapshot to read. A run
+that is triggered by hand takes the newest snapshot below `output`.
 
 Both models are scored on the same real rows: the holdout that the generator never learned from. It is found again from
 the settings in the snapshot's manifest and kept out of both training sets. Two cautions. The holdout steered the
@@ -15,7 +15,7 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, get_current_context, task
+from airflow.sdk import DAG, AssetAlias, Param, get_current_context, task
 
 from vae_ops_provider.assets import PublishedSnapshot
 
@@ -122,7 +122,7 @@ def compare(real: dict[str, Any], augmented: dict[str, Any]) -> dict[str, Any]:
 
 with DAG(
     dag_id="train_on_augmented",
-    schedule=[Asset("augmented_table")],
+    schedule=AssetAlias("augmented_tables"),
     start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     params={
