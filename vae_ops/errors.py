@@ -16,6 +16,7 @@ arrived, where, and what to do next. The exit code of the command line hangs on 
     ├── BusyError                1   another process is working on the very same run
     ├── CannotRefreshError       1   a model cannot go on with these rows: train from nothing
     └── StepFailedError          1   a step that ran in its own process died without a result
+        └── OutOfMemoryError     1   for lack of memory, or beyond the memory it was given
 """
 
 from typing import ClassVar
@@ -27,6 +28,7 @@ __all__ = [
     "ContentError",
     "GateRefusedError",
     "InputError",
+    "OutOfMemoryError",
     "OutputError",
     "SchemaError",
     "SettingsError",
@@ -97,3 +99,7 @@ class CannotRefreshError(VaeOpsError):
 
 class StepFailedError(VaeOpsError):
     """A step that ran in its own process died without a result."""
+
+
+class OutOfMemoryError(StepFailedError):
+    """A step needed more memory than there was, or than it was given."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from vae_ops.errors import BundleError, GateRefusedError, InputError, UsageError, VaeOpsError
+from vae_ops.lifeline import hold_lifeline
 from vae_ops.profiling import Profile, profile_source
 from vae_ops.progress import JsonLines, Report, only_results_on_stdout
 from vae_ops.publishing import (
@@ -617,6 +618,7 @@ _VERBS = {"profile": profile, "train": train, "generate": generate, "validate": 
 
 def main(arguments: list[str]) -> int:
     """Runs `STEP SPEC.json`; the spec `-` is read from stdin. Speaks JSON lines on stdout and returns the exit code."""
+    hold_lifeline()
     with only_results_on_stdout() as stream:
         lines = JsonLines(stream)
         try:

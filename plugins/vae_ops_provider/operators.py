@@ -6,17 +6,24 @@ arguments, passes them on and says what an error means for the task. `task_group
 
 import hashlib
 import json
+import os
 import re
+import select
+import stat
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, ClassVar, NoReturn
 
 from airflow.providers.standard.operators.branch import BranchMixIn
 from airflow.sdk import BaseOperator, Context
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from vae_ops.errors import SettingsError, VaeOpsError
+from vae_ops.errors import BusyError, SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
 from vae_ops_provider.connections import with_storage_options
+from vae_ops_provider.limits import Limits, format_bytes, parse_cores, parse_memory
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.partitions import partition_directory
 from vae_ops_provider.process import StepProcess
@@ -35,6 +42,9 @@ __all__ = [
 _FINAL_EXIT_CODES = (2, 3)
 _REFUSALS = ("fail", "skip", "branch")
 _SLUG_CHARACTERS = 120
+_WAIT_SECONDS = 30
+_MOST_WAITS = 120
+_STDIN = 0
 
 
 class VaeStepOperator(BaseOperator):
@@ -54,14 +64,31 @@ class VaeStepOperator(BaseOperator):
         partition: Key of the partition that the source is, by default that of the DAG run, if it has one. Each
             partition has a directory `partition=KEY` of its own below `output_dir` and `store`, and with it models of
             its own: a backfill does not depend on what other partitions were learned before it.
+        memory_limit: Resident memory that the step's processes may hold, such as `4GiB`, beyond which it is ended with
+            an `OutOfMemoryError`; by default whatever the worker has. It is looked at twice a second.
+        cpu_limit: Processor cores that the step may use; by default all of the worker's. It does not change the rows.
+        deferrable: Where another process is at work on the same run, wait for it in the triggerer, an hour at most,
+            instead of failing this try; by default what Airflow's `[operators] default_deferrable` says.
     """
 
     step: ClassVar[str]
-    template_fields: Sequence[str] = ("source", "output_dir", "store", "settings", "run_id", "python", "partition")
+    template_fields: Sequence[str] = (
+        "source",
+        "output_dir",
+        "store",
+        "settings",
+        "run_id",
+        "python",
+        "partition",
+        "memory_limit",
+        "cpu_limit",
+        "deferrable",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {"settings": "json"}
     ui_color = "#e8f0fe"
 
     _process: StepProcess | None = None
+    _waits = 0
 
     def __init__(
         self,
@@ -73,6 +100,9 @@ class VaeStepOperator(BaseOperator):
         run_id: str | None = None,
         python: str | None = None,
         partition: str | None = None,
+        memory_limit: int | str | None = None,
+        cpu_limit: int | str | None = None,
+        deferrable: bool | str = conf.getboolean("operators", "default_deferrable", fallback=False),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +113,9 @@ class VaeStepOperator(BaseOperator):
         self.run_id = run_id
         self.python = python
         self.partition = partition
+        self.memory_limit = memory_limit
+        self.cpu_limit = cpu_limit
+        self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the step and returns its record, a small dict of paths and numbers.
@@ -92,14 +125,44 @@ class VaeStepOperator(BaseOperator):
             VaeOpsError: Anything else; Airflow tries again as the task's `retries` say.
         """
         try:
-            spec = with_storage_options(self.spec(context))
-            self._process = StepProcess(self.step, spec, python=parse_text(self.python))
-            mirror = ProgressMirror(self.log, context.get("task_state_store"))
-            return self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
+            return self._run(context)
+        except BusyError as error:
+            self._wait_for_others(error)
         except VaeOpsError as error:
             if error.exit_code in _FINAL_EXIT_CODES:
                 raise AirflowFailException(str(error)) from error
             raise
+
+    def execute_again(self, context: Context, event: Any = None, waits: int = 0) -> dict[str, Any]:
+        """Does what `execute` does, after a wait in the triggerer; `waits` counts those of this try."""
+        self._waits = waits
+        # What a subclass makes of the record belongs to it too.
+        return self.execute(context)
+
+    def _run(self, context: Context) -> dict[str, Any]:
+        begin = time.monotonic()
+        self._process = StepProcess(
+            self.step,
+            with_storage_options(self.spec(context)),
+            python=parse_text(self.python),
+            limits=Limits(parse_memory(self.memory_limit, "memory_limit"), parse_cores(self.cpu_limit, "cpu_limit")),
+            is_orphan=_supervisor_hung_up,
+        )
+        mirror = ProgressMirror(self.log, context.get("task_state_store"))
+        record = self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
+        seconds, peak = time.monotonic() - begin, format_bytes(self._process.peak_bytes)
+        self.log.info("%s took %.0f s and held at most %s of memory", self.step, seconds, peak)
+        return record
+
+    def _wait_for_others(self, error: BusyError) -> NoReturn:
+        """Leaves the worker's slot to others until it is time to look again, where that was asked for."""
+        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+        if str(self.deferrable).lower() != "true" or self._waits >= _MOST_WAITS:
+            raise error
+        self.log.info("Waiting for %d s without a slot: %s", _WAIT_SECONDS, error)
+        trigger = TimeDeltaTrigger(timedelta(seconds=_WAIT_SECONDS))
+        self.defer(trigger=trigger, method_name="execute_again", kwargs={"waits": self._waits + 1})
 
     def on_kill(self) -> None:
         """Ends the step's whole process group; runs inside a signal handler, so it neither reads nor waits."""
@@ -257,3 +320,19 @@ def _default_run_id(context: Context, task_id: str) -> str:
     names = [name for name in (context["dag"].dag_id, group_id, context["run_id"]) if name]
     readable = re.sub(r"[^A-Za-z0-9._~]+", "-", "-".join(names)).strip("-._~")[:_SLUG_CHARACTERS]
     return f"{readable}-{hashlib.blake2s(json.dumps(names).encode(), digest_size=4).hexdigest()}"
+
+
+def _supervisor_hung_up() -> bool:
+    """Whether the process that supervises this task is gone, so that nobody could be told of a result.
+
+    It talks to its task over a socket in the place of stdin, which the kernel hangs up however it ended. Elsewhere, as
+    in `dag.test()`, stdin is no socket.
+    """
+    try:
+        if not stat.S_ISSOCK(os.fstat(_STDIN).st_mode):
+            return False
+    except OSError:
+        return False
+    poll = select.poll()
+    poll.register(_STDIN, 0)  # hang-ups are reported unasked; what waits to be read is not our business
+    return bool(poll.poll(0))
