@@ -24,6 +24,7 @@ from vae_ops.errors import BusyError, SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
 from vae_ops_provider.connections import with_storage_options
 from vae_ops_provider.limits import Limits, format_bytes, parse_cores, parse_memory
+from vae_ops_provider.links import ModelLink, ReportLink, SnapshotLink
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.partitions import partition_directory
 from vae_ops_provider.process import StepProcess
@@ -200,6 +201,7 @@ class VaeTrainOperator(VaeStepOperator):
     """Trains the run's candidate model; see `VaeStepOperator` for the arguments."""
 
     step = "train"
+    operator_extra_links = (ModelLink(),)
 
 
 class VaeGenerateOperator(VaeStepOperator):
@@ -236,6 +238,7 @@ class VaeValidateOperator(VaeStepOperator, BranchMixIn):
     """
 
     step = "validate"
+    operator_extra_links = (ReportLink(),)
     template_fields: Sequence[str] = (*VaeStepOperator.template_fields, "on_fail", "fail_branch")
     # Airflow asks this before it runs a task again whose upstream branched elsewhere.
     inherits_from_skipmixin = True
@@ -270,9 +273,9 @@ class VaeValidateOperator(VaeStepOperator, BranchMixIn):
 
     def _refuse(self, context: Context, record: dict[str, Any], *, skip: bool) -> NoReturn:
         message = f"The gate said no, nothing will be published: {_reasons(record)}"
+        _keep_record(context, record)
         if not skip:
             raise AirflowFailException(message)
-        _keep_record(context, record)
         raise AirflowSkipException(message)
 
     def _follow(self, context: Context, record: dict[str, Any], branch: Sequence[str]) -> None:
@@ -294,7 +297,7 @@ def _reasons(record: Mapping[str, Any]) -> str:
 
 
 def _keep_record(context: Context, record: dict[str, Any]) -> None:
-    """Stores the record where a returned one would be: a task that skips raises, and so returns nothing."""
+    """Stores the record where a returned one would be: a task that fails or skips raises, and so returns nothing."""
     context["ti"].xcom_push(key="return_value", value=record)
 
 
@@ -302,6 +305,7 @@ class VaePublishOperator(VaeStepOperator):
     """Publishes the snapshot and tells it to the assets in `outlets`; see `VaeStepOperator` for the arguments."""
 
     step = "publish"
+    operator_extra_links = (SnapshotLink(),)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Runs the step, returns its record and sends it as the `extra` of the asset events."""

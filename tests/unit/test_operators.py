@@ -130,8 +130,10 @@ def test_validate_fails_the_task_only_when_the_gate_says_no(
 ) -> None:
     task = operator(VaeValidateOperator, stand_in(judged(verdict)))
     if verdict == "fail":
+        instance = FakeTaskInstance(task)
         with pytest.raises(AirflowFailException, match="shape error 9 above 4"):
-            task.execute(context())
+            task.execute(context(ti=instance))
+        assert instance.xcoms["return_value"]["verdict"] == "fail"
         return
     assert task.execute(context())["verdict"] == verdict
 
