@@ -21,7 +21,7 @@ os.environ.update(
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__UNIT_TEST_MODE="False",
     AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
-    AIRFLOW__API_AUTH__JWT_SECRET="only for tests, and long enough for the algorithm",
+    AIRFLOW__API_AUTH__JWT_SECRET="only for tests, and as long as the algorithm wants it: sixty-four bytes",
 )
 
 StandIn = Callable[[str], str]
