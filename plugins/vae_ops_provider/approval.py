@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
-from airflow.sdk.configuration import conf
+
+from vae_ops_provider.compatibility import conf
+from vae_ops_provider.links import TASK_TAB
 
 __all__ = ["APPROVALS", "VaeApprovalOperator"]
 
@@ -80,7 +82,7 @@ def _plain(text: str) -> str:
 
 
 def _page_of(task_id: str, context: Context) -> str:
-    """Airflow's page of a task instance of the same run."""
+    """Our page of a task instance of the same run, inside Airflow's."""
     base = conf.get("api", "base_url", fallback="").rstrip("/")
-    dag_id, run_id = context["dag"].dag_id, context["run_id"]
-    return f"{base}/dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}/tasks/{quote(task_id, safe='')}"
+    ids = (quote(name, safe="") for name in (context["dag"].dag_id, context["run_id"], task_id))
+    return "{}/dags/{}/runs/{}/tasks/{}/plugin/{}".format(base, *ids, TASK_TAB)

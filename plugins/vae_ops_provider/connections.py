@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from vae_ops.errors import SettingsError
+from vae_ops_provider.compatibility import AirflowNotFoundException
 
 __all__ = ["storage_options", "use_connections", "with_storage_options"]
 

