@@ -4,6 +4,7 @@ Airflow's real supervisor and task process run without server (`lone_worker.py`)
 started, both deaf to SIGTERM, hold a named pipe open; its end is the moment when the last of them is gone.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -82,6 +83,7 @@ class Scene:
 
     def __init__(self, ask: Ask, folder: Path, dag_id: str, python: str, **arguments: str) -> None:
         self._ask = ask
+        self._is_over = False
         self.folder = folder / dag_id
         self.folder.mkdir()
         pipe = self.folder / "pipe"
@@ -102,12 +104,20 @@ class Scene:
         """Waits until the step and its child are gone; gives the seconds that took."""
         begin = time.monotonic()
         assert self._read(_PATIENCE_SECONDS + 10) == b""
-        os.close(self._pipe)
         return time.monotonic() - begin
 
     def outcome(self) -> dict[str, Any]:
         found: dict[str, Any] = self._ask(child=self.supervisor, folder=str(self.folder))
+        self._is_over = True
         return found
+
+    def close(self) -> None:
+        """Leaves nothing of a scene that a failed assertion broke off."""
+        os.close(self._pipe)
+        if not self._is_over:
+            for process in (self.supervisor, self.task, self.step):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
 
     def task_lives(self) -> bool:
         """Whether the task's process is still there a moment later; a killed orphan may stay a zombie for long."""
@@ -129,12 +139,17 @@ class Scene:
 
 
 @pytest.fixture
-def scene(ask: Ask, folder: Path, stand_in: StandIn, request: pytest.FixtureRequest) -> Callable[..., Scene]:
+def scene(ask: Ask, folder: Path, stand_in: StandIn, request: pytest.FixtureRequest) -> Iterator[Callable[..., Scene]]:
+    made: list[Scene] = []
+
     def make(after: str = "time.sleep(600)", **arguments: str) -> Scene:
         dag_id = "".join(c if c.isalnum() else "_" for c in request.node.name)
-        return Scene(ask, folder, dag_id, stand_in(STEP + after), **arguments)
+        made.append(Scene(ask, folder, dag_id, stand_in(STEP + after), **arguments))
+        return made[0]
 
-    return make
+    yield make
+    for under_way in made:
+        under_way.close()
 
 
 @pytest.mark.parametrize("killed", [("task",), ("supervisor",), ("supervisor", "task")], ids="+".join)
