@@ -27,6 +27,7 @@ from vae_ops_provider.task_group import VaeAugmentation
 
 pytestmark = [pytest.mark.airflow]
 
+DAGS = Path(__file__).parents[2] / "dags"
 OFF = {field.name: "off" for field in dataclasses.fields(GateSettings) if field.name.startswith("max_")}
 ANY_GATE = {"gate": OFF}
 # The stand-in copies training rows: half a percent of copies is far exceeded, and the factor makes that borderline.
@@ -83,21 +84,31 @@ def known(dag: DAG) -> DAG:
     return dag
 
 
-def run(dag: DAG, key: str | None = None) -> Any:
-    """Runs a DAG, as the run of one partition if a key is given, which `dag.test()` itself cannot."""
+def run(dag: DAG, key: str | None = None, *, started_by: int | None = None, **conf: Any) -> Any:
+    """Runs a DAG as the scheduler would have, which `dag.test()` itself cannot.
+
+    Args:
+        dag: The DAG.
+        key: Of the partition.
+        started_by: Id of the asset event that starts the run.
+        conf: What the trigger form says.
+    """
     from airflow.models import dagrun
+    from airflow.models.asset import AssetEvent
 
     create = dagrun.get_or_create_dagrun
 
-    def of_partition(**arguments: Any) -> Any:
+    def scheduled(**arguments: Any) -> Any:
         created = create(**arguments)
         created.partition_key = key
+        if started_by is not None:
+            created.consumed_asset_events.append(arguments["session"].get(AssetEvent, started_by))
         arguments["session"].commit()
         return created
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dagrun, "get_or_create_dagrun", of_partition)
-        return known(dag).test()
+        patch.setattr(dagrun, "get_or_create_dagrun", scheduled)
+        return known(dag).test(run_conf=conf)
 
 
 def states(dag_run: Any) -> dict[str, str]:
@@ -110,13 +121,22 @@ def events(dag_run: Any) -> list[Any]:
 
     with create_session() as session:
         found = session.query(AssetEvent).filter_by(source_run_id=dag_run.run_id, source_dag_id=dag_run.dag_id).all()
-        return [(event.asset.uri, event.partition_key, event.extra) for event in found]
+        return [(event.id, event.asset.uri, event.partition_key, event.extra) for event in found]
 
 
 def files(directory: Path) -> dict[str, bytes]:
     found = {path.name: path.read_bytes() for path in directory.glob("*.parquet")}
     assert found
     return found
+
+
+def example_dag(name: str) -> DAG:
+    """An example as a worker parses it, anew for each run: a DAG object keeps the params of its last one."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(DAGS / f"{name}.py"))
+    assert not bag.import_errors
+    return bag.dags[name]
 
 
 def augmented(name: str, source: str, output: Path, **arguments: Any) -> DAG:
@@ -140,7 +160,7 @@ def test_a_partition_has_a_place_and_a_mark_of_its_own_and_a_backfill_gives_its_
         assert pq.read_metadata(path).metadata[b"vae_ops.partition"].decode() == KEY
     # A directory named like a partition above the files adds no column to them.
     assert pq.read_table(snapshot).column_names == [*some_rows(1).column_names, "_is_synthetic"]
-    ((_, key, extra),) = events(first)
+    ((_, _, key, extra),) = events(first)
     assert (key, extra["snapshot_path"]) == (KEY, str(snapshot))
 
     written = files(snapshot)
@@ -170,9 +190,24 @@ def test_an_alias_becomes_the_output_that_the_run_was_started_with(source: str, 
             asset=AssetAlias("whatever_was_published"),
         )  # fmt: skip
     assert augmentation.asset == AssetAlias("whatever_was_published")
-    ((uri, _, extra),) = events(run(dag))
+    ((_, uri, _, extra),) = events(run(dag))
     assert uri == (tmp_path / "typed into the form").as_uri()
     assert extra["snapshot_path"] == load_latest(tmp_path / "typed into the form").snapshot_path
+
+
+def test_training_reads_its_snapshot_from_the_event_and_not_the_newest_one(source: str, tmp_path: Path) -> None:
+    example = example_dag("nightly_augmentation")
+    arguments = {"source": source, "rows": 40, "settings": ANY_GATE}
+    first = run(example, output=str(tmp_path / "first"), **arguments)
+    ((event_id, *_, extra),) = events(first)
+    second = run(example, output=str(tmp_path / "second"), **arguments)
+    assert set(states(second).values()) == {"success"}
+    trained = run(
+        example_dag("train_on_augmented"), started_by=event_id, output=str(tmp_path / "second"), target="count"
+    )
+    assert set(states(trained).values()) == {"success"}
+    read = trained.get_task_instance("find_snapshot").xcom_pull(task_ids="find_snapshot")
+    assert read == extra["snapshot_path"] != load_latest(tmp_path / "second").snapshot_path
 
 
 Answer = Callable[[DAG, str], Future[tuple[Any, int]]]
