@@ -1,6 +1,6 @@
 # One list of commands. Each makes what it needs: Python 3.11 to 3.13 and make are enough to begin with.
 .DELETE_ON_ERROR:
-.PHONY: demo ui test lint bench format clean
+.PHONY: demo env ui test lint bench format clean
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -16,8 +16,11 @@ RUN := .venv/bin
 demo: .venv/.synced  ## one nightly run under Airflow: make demo [SOURCE=table.parquet] [TARGET=column] [TIME_BUDGET=seconds]
 	$(RUN)/python scripts/demo.py
 
-ui: .venv/.synced  ## Airflow's user interface on http://127.0.0.1:8080 (PORT=… for another)
+ui: .venv/.synced  ## Airflow's user interface on http://127.0.0.1:8080 (PORT=… for another), with a finished run
 	$(RUN)/python scripts/ui.py
+
+env: .venv/.synced  ## secrets for docker-compose.yaml, into .env: make env [SOURCE=table.parquet]
+	$(RUN)/python scripts/env.py
 
 test: .venv/.synced  ## all tests: make test [ARGS="-k process"]
 	$(RUN)/python -m pytest $(ARGS)

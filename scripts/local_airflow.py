@@ -28,6 +28,7 @@ __all__ = [
     "migrate",
     "provide_source",
     "server_environment",
+    "write_bundled_table",
 ]
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,10 +120,10 @@ def provide_source() -> str:
     """Path of the table to augment: what SOURCE names, or a table that comes with scikit-learn, as Parquet."""
     if named := os.environ.get("SOURCE"):
         return named if "://" in named else os.path.abspath(named)
-    return str(_write_bundled_table(DATA / "source"))
+    return str(write_bundled_table())
 
 
-def _write_bundled_table(directory: Path) -> Path:
+def write_bundled_table(directory: Path = DATA / "source") -> Path:
     """1,797 handwritten digits, 8 × 8 pixels each: the largest table that scikit-learn brings along."""
     import pyarrow as pa
     import pyarrow.parquet as pq

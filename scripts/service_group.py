@@ -23,6 +23,7 @@ __all__ = ["Service", "ServiceGroup"]
 
 _STOP_SECONDS = 15
 _TICK_SECONDS = 0.5
+_LAST_WORDS_CHARACTERS = 4_000
 
 
 @dataclass(frozen=True)
@@ -105,32 +106,50 @@ def _run_guard() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
     order = json.loads(sys.stdin.buffer.readline())
-    children: list[subprocess.Popen[bytes]] = []
+    logs, children = Path(order["logs"]), list[subprocess.Popen[bytes]]()
     try:
         for service in order["services"]:
-            children.append(_start(service, Path(order["logs"]), children[0].pid if children else 0))
-        for ends in (sys.stdin.buffer.read, *(child.wait for child in children)):
+            children.append(_start(service, _log(logs, service), children[0].pid if children else 0))
+        for ends in (_wait_for_eof, *(child.wait for child in children)):
             threading.Thread(target=_tell, args=(ends, over), daemon=True).start()
         over.wait()
+        for service, child in zip(order["services"], children, strict=True):
+            if child.poll() is not None:
+                _report(service["name"], child.returncode, _log(logs, service))
     finally:
         _stop(children)
 
 
-def _start(service: dict[str, Any], logs: Path, group: int) -> "subprocess.Popen[bytes]":
-    with (logs / f"{service['name']}.log").open("ab") as log:
+def _log(logs: Path, service: dict[str, Any]) -> Path:
+    return logs / f"{service['name']}.log"
+
+
+def _start(service: dict[str, Any], log: Path, group: int) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as sink:
         return subprocess.Popen(
             service["command"],
             env=service["environment"],
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=sink,
             stderr=subprocess.STDOUT,
             process_group=group,
         )
 
 
+def _wait_for_eof() -> None:
+    # Unbuffered: the interpreter could not end while a thread sits in its buffered stdin.
+    while os.read(0, 1):
+        pass
+
+
 def _tell(ends: Callable[[], object], over: threading.Event) -> None:
     ends()
     over.set()
+
+
+def _report(name: str, returncode: int, log: Path) -> None:
+    last_words = log.read_text("utf-8", "replace")[-_LAST_WORDS_CHARACTERS:]
+    print(f"{name} ended with exit code {returncode}. The end of its log:\n{last_words}", file=sys.stderr, flush=True)
 
 
 def _stop(children: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -49,6 +49,7 @@ PASSWORDS = {"admin": "admin-of-tests", "op": "op-of-tests", "user": "user-of-te
 
 _START_SECONDS = 240
 _ENDED = ("success", "failed")
+_COMPLAINT_CHARACTERS = 3_000
 
 TINY: dict[str, Any] = {"train": {"steps": 30, "hidden_units": 16}}
 """Settings of a run that trains for a moment only."""
@@ -136,6 +137,23 @@ class AirflowApi:
             found.setdefault(task["task_id"], []).append(str(task["state"]))
         return found
 
+    def outcome(self, dag_id: str, run_id: str) -> str:
+        """State of a run that has ended, or `up_for_retry` as soon as one of its tasks is; before that, nothing."""
+        state = str(self.run(dag_id, run_id)["state"])
+        if state in _ENDED:
+            return state
+        states = [state for found in self.states(dag_id, run_id).values() for state in found]
+        return "up_for_retry" if "up_for_retry" in states else ""
+
+    def complaints(self, dag_id: str, run_id: str) -> str:
+        """The end of the logs of all tasks that failed, for the message of an assertion."""
+        failed = [task for task in self.tasks(dag_id, run_id) if task["state"] in ("failed", "up_for_retry")]
+        logs = [
+            self.log(dag_id, run_id, task["task_id"], attempt=task["try_number"], map_index=task["map_index"])
+            for task in failed
+        ]
+        return "\n".join(log[-_COMPLAINT_CHARACTERS:] for log in logs)
+
     def record(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task left for others."""
         path = f"/dags/{dag_id}/dagRuns/{_quoted(run_id)}/taskInstances/{task_id}/xcomEntries/{key}"
@@ -176,13 +194,9 @@ class AirflowServer:
         return self.api.url
 
     def wait_for_run(self, dag_id: str, run_id: str, seconds: float = 240) -> str:
-        """Waits for a run to end and returns its state."""
-
-        def state() -> str:
-            found = str(self.api.run(dag_id, run_id)["state"])
-            return found if found in _ENDED else ""
-
-        return str(self.services.wait_until(state, seconds, f"end of {dag_id} {run_id}"))
+        """Waits for a run to end and returns its state; `up_for_retry` if a task failed and would wait for minutes."""
+        what = f"end of {dag_id} {run_id}"
+        return str(self.services.wait_until(lambda: self.api.outcome(dag_id, run_id), seconds, what))
 
     def wait_for_task(self, dag_id: str, run_id: str, task_id: str, states: set[str], seconds: float = 120) -> str:
         """Waits for (all instances of) a task to be in one of some states and returns the last one's."""

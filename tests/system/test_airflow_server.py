@@ -9,7 +9,8 @@ pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 def test_a_night_that_is_triggered_over_rest_publishes(airflow_server: AirflowServer) -> None:
     run_id = airflow_server.api.trigger("nightly_augmentation", rows=100, settings=TINY | ANY_GATE)
-    assert airflow_server.wait_for_run("nightly_augmentation", run_id) == "success"
+    state = airflow_server.wait_for_run("nightly_augmentation", run_id)
+    assert state == "success", airflow_server.api.complaints("nightly_augmentation", run_id)
     published = airflow_server.api.record("nightly_augmentation", run_id, "augment.publish")
     assert published["rows_synthetic"] == 100
     assert published["snapshot_path"].startswith(str(airflow_server.output))
