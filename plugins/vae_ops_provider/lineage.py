@@ -40,7 +40,7 @@ _WRITTEN = {"train": "models", "generate": "runs", "publish": "output"}
 _VERSION_OF = {"models": "model_version", "output": "snapshot_path"}
 
 
-def lineage_of(step: str, spec: Mapping[str, Any], record: Mapping[str, Any] | None) -> OperatorLineage:
+def lineage_of(step: str, spec: Mapping[str, Any], record: Mapping[str, Any] | None) -> "OperatorLineage[Any, Any]":
     """What one step read and wrote.
 
     Args:
