@@ -217,9 +217,10 @@ def _generate(walk: Walk) -> PartRecord:
     spec, run = walk.spec, walk.run
     model = _load_model(walk)
     rows = walk.rows_to_draw
-    # The parts of an earlier try in another number of shards must not be mistaken for this run's.
+    # The parts of an earlier try in another number of shards must not be mistaken for this run's. Hidden names
+    # are parts in the making, which other shards draw side by side with this one.
     for name in run.parts.list():
-        if not name.endswith(f"-of-{spec.shards:05d}.parquet"):
+        if not name.startswith(".") and not name.endswith(f"-of-{spec.shards:05d}.parquet"):
             run.parts.child(name).remove()
     part = run.part(spec.shard, spec.shards)
     tables = model.sample_shard(rows, seed=walk.settings.generate.seed, shard=spec.shard, shards=spec.shards)

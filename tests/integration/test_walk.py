@@ -252,6 +252,22 @@ def test_publishing_an_old_run_again_makes_it_the_latest(spec: StepSpec, tmp_pat
     assert load_latest(tmp_path / "out").snapshot_path == first.snapshot_path
 
 
+def test_shards_that_are_drawn_side_by_side_leave_each_other_alone(spec: StepSpec) -> None:
+    steps.profile(spec)
+    steps.train(spec)
+    others = iter([1])
+
+    def draw_another(progress: Progress) -> None:
+        # Half-way, the part is a file in the making.
+        if 0 < progress.fraction < 1 and (shard := next(others, None)):
+            steps.generate(of_shard(spec, shard))
+
+    steps.generate(of_shard(spec, 0), report=draw_another)
+    steps.generate(of_shard(spec, 2))
+    steps.validate(spec)
+    assert steps.publish(spec).rows_synthetic == 400
+
+
 def test_parts_of_another_number_of_shards_are_not_mixed_in(spec: StepSpec) -> None:
     walk_until_validated(spec, shards=2)
     for shard in range(3):
