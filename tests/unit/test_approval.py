@@ -3,9 +3,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import TaskDeferred
 
 from vae_ops.errors import SettingsError
 from vae_ops_provider.approval import VaeApprovalOperator

@@ -5,11 +5,11 @@ from typing import Any
 
 import fsspec
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
 
 from tests.object_store import ObjectStore
 from vae_ops.errors import SettingsError
 from vae_ops.storage import locate
+from vae_ops_provider.compatibility import AirflowFailException
 from vae_ops_provider.connections import storage_options, use_connections, with_storage_options
 from vae_ops_provider.operators import VaeProfileOperator
 

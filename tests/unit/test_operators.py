@@ -7,20 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DownstreamTasksSkipped
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, TaskGroup
-from airflow.sdk.exceptions import (
-    AirflowFailException,
-    AirflowRuntimeError,
-    AirflowSkipException,
-    DownstreamTasksSkipped,
-    ErrorType,
-)
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time.comms import ErrorResponse
 
 from vae_ops.errors import BusyError, StepFailedError
 from vae_ops.progress import Progress
 from vae_ops_provider.assets import PublishedSnapshot
+from vae_ops_provider.compatibility import AirflowFailException, AirflowSkipException
 from vae_ops_provider.mirror import ProgressMirror
 from vae_ops_provider.operators import (
     VaeGenerateOperator,

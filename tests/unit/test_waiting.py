@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from vae_ops.errors import BusyError, StepFailedError
 from vae_ops_provider.operators import VaePublishOperator, VaeTrainOperator, VaeValidateOperator
