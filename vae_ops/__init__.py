@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AugmentResult", "LatestSnapshot", "RunSettings", "TabularVAE", "augment", "load_latest", "validate"]
 
+# Not read from an installed distribution: where the engine is only mounted, as in docker-compose.yaml, there is none.
+__version__ = "0.1.0"
+
 _HOMES = {
     "AugmentResult": ("vae_ops.records", "AugmentResult"),
     "LatestSnapshot": ("vae_ops.publishing", "LatestSnapshot"),

@@ -6,7 +6,6 @@ walk can be tested without a network.
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
+from vae_ops import __version__
 from vae_ops.errors import SettingsError, SourceError, UsageError
 from vae_ops.holdout import split_holdout
 from vae_ops.profiling import Profile
@@ -232,7 +232,7 @@ def recipe_of(fingerprint: str, settings: RunSettings) -> str:
 
 def code_version() -> str:
     """Version of vae-ops."""
-    return importlib.metadata.version("vae-ops")
+    return __version__
 
 
 def another_seed(seed: int) -> int:

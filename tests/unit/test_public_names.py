@@ -1,5 +1,6 @@
 """What the package promises to export, and that a promise costs nothing until it is called in."""
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -24,6 +25,10 @@ def test_the_public_names_are_these() -> None:
 def test_every_public_name_is_there_and_listed(name: str) -> None:
     assert getattr(vae_ops, name).__doc__
     assert name in dir(vae_ops)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert vae_ops.__version__ == importlib.metadata.version("vae-ops")
 
 
 def test_other_names_are_not() -> None:
