@@ -7,7 +7,9 @@ one DAG, or nothing.
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, unquote
 
+import anyio
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
@@ -59,6 +61,27 @@ def client_of(app: FastAPI, user: str | None, role: str | None = "viewer") -> Te
         token = app.state.auth_manager.generate_jwt(SimpleAuthManagerUser(username=user, role=role))
         client.headers["Authorization"] = f"Bearer {token}"
     return client
+
+
+def ask_unchanged(app: FastAPI, target: str, authorization: str) -> tuple[int, bytes]:
+    """Status and body of a GET whose target arrives as it is: a client would resolve `..` before it asks."""
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "root_path": "",
+        "path": unquote(path), "raw_path": path.encode(), "query_string": quote(query, safe="=&%").encode(),
+        "server": ("testserver", 80), "client": ("testclient", 50000),
+        "headers": [(b"host", b"testserver"), (b"authorization", authorization.encode())],
+    }  # fmt: skip
+    answer: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        answer.append(message)
+
+    anyio.run(app, scope, receive, send)
+    return answer[0]["status"], b"".join(message.get("body", b"") for message in answer[1:])
 
 
 def make_known(dag: DAG) -> None:

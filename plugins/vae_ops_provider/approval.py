@@ -7,13 +7,12 @@ to say. `task_group.py` puts the task between validate and publish, and only whe
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context
 
 from vae_ops_provider.compatibility import conf
-from vae_ops_provider.links import TASK_TAB
+from vae_ops_provider.links import tab_below
 
 __all__ = ["APPROVALS", "VaeApprovalOperator"]
 
@@ -83,6 +82,4 @@ def _plain(text: str) -> str:
 
 def _page_of(task_id: str, context: Context) -> str:
     """Our page of a task instance of the same run, inside Airflow's."""
-    base = conf.get("api", "base_url", fallback="").rstrip("/")
-    ids = (quote(name, safe="") for name in (context["dag"].dag_id, context["run_id"], task_id))
-    return "{}/dags/{}/runs/{}/tasks/{}/plugin/{}".format(base, *ids, TASK_TAB)
+    return tab_below(conf.get("api", "base_url", fallback=""), context["dag"].dag_id, context["run_id"], task_id)

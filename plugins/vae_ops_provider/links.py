@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 
 from vae_ops_provider.compatibility import conf
 
-__all__ = ["TASK_TAB", "ModelLink", "ReportLink", "SnapshotLink", "airflow_path"]
+__all__ = ["TASK_TAB", "ModelLink", "ReportLink", "SnapshotLink", "airflow_path", "tab_below"]
 
 TASK_TAB = "vae-ops-task"
 
@@ -19,6 +19,13 @@ TASK_TAB = "vae-ops-task"
 def airflow_path() -> str:
     """The path that Airflow's UI lives under, without a slash at its end; empty where that is the root."""
     return str(urlsplit(conf.get("api", "base_url", fallback="")).path).rstrip("/")
+
+
+def tab_below(base: str, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """Our tab of a task instance, below the URL or the path of Airflow's UI."""
+    ids = (quote(name, safe="") for name in (dag_id, run_id, task_id))
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    return "{}/dags/{}/runs/{}/tasks/{}{}/plugin/{}".format(base.rstrip("/"), *ids, mapped, TASK_TAB)
 
 
 class _TabLink(BaseOperatorLink):
@@ -31,10 +38,8 @@ class _TabLink(BaseOperatorLink):
             operator: The task, which does not matter.
             ti_key: The task instance or its key.
         """
-        ids = (quote(name, safe="") for name in (ti_key.dag_id, ti_key.run_id, ti_key.task_id))
-        path = "{}/dags/{}/runs/{}/tasks/{}".format(airflow_path(), *ids)
-        mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index is not None and ti_key.map_index >= 0 else ""
-        return f"{path}{mapped}/plugin/{TASK_TAB}"
+        map_index = -1 if ti_key.map_index is None else ti_key.map_index
+        return tab_below(airflow_path(), ti_key.dag_id, ti_key.run_id, ti_key.task_id, map_index)
 
 
 class ModelLink(_TabLink):
