@@ -1,17 +1,16 @@
-"""The shared server of the system tests: it serves, runs a night, and lets in by role."""
+"""The shared server of the system tests: it runs a night, and lets in by role."""
 
 import pytest
 
-from tests.system.airflow_server import ANY_GATE, TINY, AirflowServer, ApiError
+from tests.system.airflow_server import AirflowServer, ApiError
 
 pytestmark = [pytest.mark.airflow, pytest.mark.slow]
 
 
-def test_a_night_that_is_triggered_over_rest_publishes(airflow_server: AirflowServer) -> None:
-    run_id = airflow_server.api.trigger("nightly_augmentation", rows=100, settings=TINY | ANY_GATE)
-    state = airflow_server.wait_for_run("nightly_augmentation", run_id)
-    assert state == "success", airflow_server.api.complaints("nightly_augmentation", run_id)
-    published = airflow_server.api.record("nightly_augmentation", run_id, "augment.publish")
+def test_the_first_night_publishes(airflow_server: AirflowServer) -> None:
+    night = "nightly_augmentation", airflow_server.first_night
+    assert airflow_server.wait_for_run(*night) == "success", airflow_server.api.complaints(*night)
+    published = airflow_server.api.record(*night, "augment.publish")
     assert published["rows_synthetic"] == 100
     assert published["snapshot_path"].startswith(str(airflow_server.output))
 

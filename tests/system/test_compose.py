@@ -126,9 +126,8 @@ def cluster(compose: ComposeFile, env_file: Path) -> Iterator[Cluster]:
 @pytest.mark.airflow
 @pytest.mark.slow
 def test_a_night_with_four_shards_completes_across_both_workers(cluster: Cluster) -> None:
-    cluster.services.wait_until(lambda: _knows_the_night(cluster.api), 120, "parsed DAGs")
-    cluster.api.send("PATCH", f"/dags/{NIGHT}", {"is_paused": False})
-    run_id = cluster.api.trigger(NIGHT, rows=100, settings=TINY | ANY_GATE)
+    cluster.services.wait_until(lambda: NIGHT in cluster.api.dags(), 120, "parsed DAGs")
+    run_id = cluster.api.start_due_run(NIGHT, rows=100, settings=TINY | ANY_GATE)
     with ThreadPoolExecutor(1) as checking:
         unhealthy = checking.submit(lambda: [name for name in COMPONENTS if not cluster.local.is_healthy(name)])
         state = cluster.services.wait_until(lambda: cluster.api.outcome(NIGHT, run_id), 180, "end of the night")
@@ -150,10 +149,6 @@ def test_the_folder_door_gives_one_plugin(cluster: Cluster) -> None:
     plugins = [plugin for plugin in cluster.api.send("GET", "/plugins")["plugins"] if plugin["name"] == "vae_ops"]
     assert [plugin["source"] for plugin in plugins] == ["$PLUGINS_FOLDER/vae_ops_plugin.py"]
     assert cluster.api.send("GET", "/plugins/importErrors")["import_errors"] == []
-
-
-def _knows_the_night(api: AirflowApi) -> bool:
-    return NIGHT in {dag["dag_id"] for dag in api.send("GET", "/dags")["dags"]}
 
 
 def _tasks_done(local: LocalCluster) -> dict[str, int]:
