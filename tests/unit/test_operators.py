@@ -1,5 +1,6 @@
 import itertools
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -7,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DownstreamTasksSkipped
+from airflow.providers.common.compat.sdk import DownstreamTasksSkipped, ParamValidationError
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset, TaskGroup
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -187,10 +188,20 @@ def test_a_branch_that_is_not_behind_the_task_is_named(stand_in: StandIn) -> Non
         task.execute(context(ti=FakeTaskInstance(task)))
 
 
+class FakeOutletEvents(defaultdict[str, Any]):
+    """The events that a task will send, by asset."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: SimpleNamespace(extra={}))
+
+    def __getitem__(self, asset: Asset) -> Any:
+        return super().__getitem__(asset.name)
+
+
 def test_publish_tells_its_outlets(stand_in: StandIn) -> None:
     asset = Asset("augmented")
     task = operator(VaePublishOperator, stand_in(f"emit('result', value={PUBLISHED | {'more': 1}!r})"), outlets=[asset])
-    events = {asset: SimpleNamespace(extra={})}
+    events = FakeOutletEvents()
     assert task.execute(context(outlet_events=events))["more"] == 1
     assert events[asset].extra == PUBLISHED
 
@@ -312,7 +323,5 @@ def test_the_form_takes_auto_and_numbers_as_a_ratio(ratio: Any) -> None:
      ("exclude", ["a", "a"]), ("time_budget_seconds", 0), ("settings", [])],
 )  # fmt: skip
 def test_the_form_refuses_nonsense(name: str, value: Any) -> None:
-    from airflow.sdk.exceptions import ParamValidationError
-
     with pytest.raises(ParamValidationError):
         augmentation_params(source="in", output="out")[name].resolve(value)
