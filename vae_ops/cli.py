@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from vae_ops import __version__
 from vae_ops.errors import GateRefusedError, SettingsError, VaeOpsError
 from vae_ops.progress import Report, bar, log_lines, only_results_on_stdout
 from vae_ops.settings import RunSettings
@@ -33,7 +34,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="vae-ops")
+@click.version_option(__version__)
 def commands() -> None:
     """Learns a Parquet table and publishes it augmented with validated synthetic rows.
 

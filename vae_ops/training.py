@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vae_ops import __version__
 from vae_ops.checkpoint import Checkpoints
 from vae_ops.encoding.base import Codes, Tokens
 from vae_ops.encoding.row import TokenLayout
@@ -300,7 +301,7 @@ def _identity(
         "plan": asdict(plan),
         "seed": seed,
         "threads": tf.config.threading.get_intra_op_parallelism_threads(),
-        "versions": {name: version(name) for name in ("vae-ops", "keras", "tensorflow", "numpy")},
+        "versions": {"vae-ops": __version__} | {name: version(name) for name in ("keras", "tensorflow", "numpy")},
     }
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16)
     for name, array in sorted(network.arrays().items()):
