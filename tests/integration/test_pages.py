@@ -234,7 +234,8 @@ WRONG_IDS = [
     [
         "/dags/{}", "/dags/{}/runs/good", "/dags/shown/runs/{}", "/dags/{}/runs/good/tasks/augment.validate/-1/report",
         "/dags/shown/runs/{}/tasks/augment.validate/-1/report", "/dags/shown/runs/good/tasks/{}/-1/report",
-        "/dags/shown/runs/good/tasks/{}/-1", "/dags/shown?group={}", "/dags/shown/runs/good?table={}",
+        "/dags/shown/runs/good/tasks/{}/-1", "/dags/shown/runs/good/tasks/augment.validate/{}/report",
+        "/dags/shown?group={}", "/dags/shown?group=augment&map_index={}", "/dags/shown/runs/good?table={}",
     ],
 )  # fmt: skip
 def test_ids_that_are_none_open_nothing(app: FastAPI, reader: TestClient, path: str, opened: list[str]) -> None:
@@ -245,7 +246,7 @@ def test_ids_that_are_none_open_nothing(app: FastAPI, reader: TestClient, path: 
 
 
 def test_a_map_index_leads_to_that_instance_only(reader: TestClient, opened: list[str]) -> None:
-    for wrong in ("0", "7", "-2", "999999999"):
+    for wrong in ("0", "7", "-2", "999999999", "9999999999", "+1", "١", "{TASK_ID}"):
         assert reader.get(f"{RUN}/tasks/augment.validate/{wrong}/report").status_code == 404
     assert opened == []
 

@@ -6,6 +6,7 @@ below, and there is no documentation endpoint. Pages are plain HTML: they run no
 
 import base64
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Annotated, Any
@@ -64,7 +65,7 @@ def show_history(
     session: SessionDep,
     dag_id: str,
     group: Annotated[str, Query()] = "",
-    map_index: Annotated[str, Query()] = "",
+    map_index: Annotated[str, Query()] = str(_UNMAPPED),
 ) -> HTMLResponse:
     """One table's runs."""
     wanted = (group, _parse_map_index(map_index))
@@ -107,10 +108,13 @@ def show_report(session: SessionDep, dag_id: str, run_id: str, task_id: str, map
 
 
 def _parse_map_index(text: str) -> int:
-    """Airflow's UI leaves `{MAP_INDEX}` as it is where a task is not mapped, so what is no number means that."""
-    digits = text.removeprefix("-")
+    """The index; Airflow's UI leaves `{MAP_INDEX}` as it is where a task is not mapped."""
+    if text in ("{MAP_INDEX}", str(_UNMAPPED)):
+        return _UNMAPPED
     # A database refuses what is no 32-bit integer.
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 10 else _UNMAPPED
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise _not_found("Expected the number of a mapped task, or -1 of one that is not mapped: follow a link.")
+    return int(text)
 
 
 def _not_found(sentence: str) -> HTTPException:
