@@ -18,6 +18,7 @@ from typing import Any
 from airflow.sdk import DAG, AssetAlias, Param, get_current_context, task
 
 from vae_ops_provider.assets import PublishedSnapshot
+from vae_ops_provider.connections import use_connections
 
 _DATA = os.path.join(os.environ.get("AIRFLOW_HOME", os.path.expanduser("~/airflow")), "data")
 _MOST_CLASSES = 20
@@ -78,7 +79,10 @@ def find_snapshot() -> str:
 
     context = get_current_context()
     published = PublishedSnapshot.from_events(context["triggering_asset_events"])
-    return published.snapshot_path if published else load_latest(context["params"]["output"]).snapshot_path
+    if published:
+        return published.snapshot_path
+    use_connections(context["params"]["output"])
+    return load_latest(context["params"]["output"]).snapshot_path
 
 
 @task
@@ -91,6 +95,7 @@ def fit_and_score(snapshot_path: str, with_synthetic: bool) -> dict[str, Any]:
     from vae_ops.store import Output
     from vae_ops.table import SYNTHETIC_COLUMN, open_source
 
+    use_connections(snapshot_path)
     source = open_source(snapshot_path, synthetic="keep")
     rows = pa.Table.from_batches(source.batches(), source.schema)
     manifest = Output.manifest(locate(snapshot_path)).read_json()
