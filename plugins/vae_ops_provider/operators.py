@@ -52,7 +52,9 @@ class VaeStepOperator(BaseOperator):
     """What the five operators share: one step of the walk, its arguments, its process and its errors.
 
     The tasks of one run find each other's artifacts through `store` and `run_id`, so give all of them the same
-    arguments. All arguments are templates.
+    arguments. All arguments are templates. The URIs may name the Airflow connection that opens them, as in
+    `s3://lake@bucket/trades`; its credentials reach the step through its stdin and are written nowhere. What `python`,
+    `memory_limit` and `cpu_limit` leave open, the section `[vae_ops]` of Airflow's configuration decides.
 
     Args:
         source: URI of the Parquet table: a file, a directory, a glob, local or on an object store.
