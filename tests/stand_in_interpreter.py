@@ -1,4 +1,4 @@
-"""An interpreter for `python=` whose steps are the real ones, with a model that needs no network: a step takes a second.
+"""An interpreter for `python=` whose steps are the real ones, with a model that needs no network: a second a step.
 
 `tests.stand_in_model.StandInModel` plays the model's part; what it draws are training rows.
 """
