@@ -21,7 +21,6 @@ from typing import Any, Self
 
 __all__ = ["Service", "ServiceGroup"]
 
-_STOP_SECONDS = 15
 _TICK_SECONDS = 0.5
 _LAST_WORDS_CHARACTERS = 4_000
 
@@ -47,16 +46,22 @@ class ServiceGroup:
     Args:
         services: What to run; all are started at once.
         logs: Directory for what they print.
+        stop_seconds: Time between SIGTERM and SIGKILL at the end.
     """
 
-    def __init__(self, services: Sequence[Service], logs: Path) -> None:
+    def __init__(self, services: Sequence[Service], logs: Path, *, stop_seconds: float = 15) -> None:
         self._services = services
         self._logs = logs
+        self._stop_seconds = stop_seconds
         self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self._logs.mkdir(parents=True, exist_ok=True)
-        order = {"logs": str(self._logs), "services": [asdict(service) for service in self._services]}
+        order = {
+            "logs": str(self._logs),
+            "stop_seconds": self._stop_seconds,
+            "services": [asdict(service) for service in self._services],
+        }
         command = [sys.executable, os.path.abspath(__file__)]
         self._guard = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         assert self._guard.stdin is not None
@@ -117,7 +122,7 @@ def _run_guard() -> None:
             if child.poll() is not None:
                 _report(service["name"], child.returncode, _log(logs, service))
     finally:
-        _stop(children)
+        _stop(children, order["stop_seconds"])
 
 
 def _log(logs: Path, service: dict[str, Any]) -> Path:
@@ -152,11 +157,11 @@ def _report(name: str, returncode: int, log: Path) -> None:
     print(f"{name} ended with exit code {returncode}. The end of its log:\n{last_words}", file=sys.stderr, flush=True)
 
 
-def _stop(children: Sequence["subprocess.Popen[bytes]"]) -> None:
+def _stop(children: Sequence["subprocess.Popen[bytes]"], seconds: float) -> None:
     """SIGTERM to the group, and SIGKILL to whoever is left of it after all have gone or the time is up."""
     if not children:
         return
-    deadline = time.monotonic() + _STOP_SECONDS
+    deadline = time.monotonic() + seconds
     _signal(children[0].pid, signal.SIGTERM)
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):

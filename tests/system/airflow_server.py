@@ -153,7 +153,7 @@ def airflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow
     )
     migrate(environment)
     api = AirflowApi(f"http://127.0.0.1:{port}", PASSWORDS)
-    with ServiceGroup(local_services(port, environment), root / "logs") as services:
+    with ServiceGroup(local_services(port, environment), root / "logs", stop_seconds=5) as services:
         services.wait_until(lambda: is_healthy(api.url), _START_SECONDS, "healthy Airflow")
         services.wait_until(lambda: _has_parsed(api, root / "dags"), _START_SECONDS, "parsed DAGs")
         first_night = api.start_due_run(_NIGHT, rows=100, settings=TINY | ANY_GATE)

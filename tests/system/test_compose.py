@@ -118,7 +118,9 @@ def cluster(compose: ComposeFile, env_file: Path) -> Iterator[Cluster]:
         stores.wait_until(lambda: all(map(local.is_healthy, STORES)), 60, "healthy stores")
         local.create_database()
         local.run("init")
-        services = stack.enter_context(ServiceGroup([local.service(name) for name in COMPONENTS], root / "logs"))
+        services = stack.enter_context(
+            ServiceGroup([local.service(name) for name in COMPONENTS], root / "logs", stop_seconds=5)
+        )
         services.wait_until(lambda: is_healthy(local.url), 240, "healthy Airflow")
         yield Cluster(local, AirflowApi(local.url, {"admin": read_variables(env_file)["ADMIN_PASSWORD"]}), services)
 
@@ -154,5 +156,6 @@ def test_the_folder_door_gives_one_plugin(cluster: Cluster) -> None:
 def _tasks_done(local: LocalCluster) -> dict[str, int]:
     """How many tasks each worker has run, by its own count."""
     app = "--app=airflow.providers.celery.executors.celery_executor.app"
-    stats = json.loads(local.execute("worker", "celery", app, "inspect", "stats", "--json"))
+    said = local.execute("worker", "celery", app, "inspect", "stats", "--json")
+    stats = json.loads(said.splitlines()[-1])  # Airflow logs to stdout
     return {worker: sum(found["total"].values()) for worker, found in stats.items()}
