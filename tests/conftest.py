@@ -7,11 +7,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
 pytest_plugins = ["tests.object_store", "tests.system.airflow_server"]
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("unhurried", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # Airflow reads its configuration when it is first imported, so this stands before any test module.
 _AIRFLOW_HOME = tempfile.TemporaryDirectory(prefix="vae-ops-airflow-")

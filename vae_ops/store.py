@@ -531,15 +531,15 @@ class Output:
         return torn
 
     def keep_newest(self, kept: int, *, order: dict[str, str], named: str) -> None:
-        """Removes all but the newest snapshots; the one that `_latest.json` names always stays.
+        """Removes all snapshots but the one that `_latest.json` names and the newest of the others.
 
         Args:
-            kept: How many stay.
+            kept: How many stay, the named one among them, whatever time a clock that was set back has given it.
             order: Time of publishing by snapshot id, as sortable text.
             named: Snapshot id in `_latest.json`.
         """
-        newest = sorted(order, key=lambda snapshot_id: order[snapshot_id])[-kept:]
-        for snapshot_id in set(order) - set(newest) - {named}:
+        others = sorted(set(order) - {named}, key=lambda snapshot_id: order[snapshot_id], reverse=True)
+        for snapshot_id in others[kept - 1 :]:
             discard(self.snapshots, snapshot_id, first=self.manifest(self.snapshot(snapshot_id)).name)
 
 

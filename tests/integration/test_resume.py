@@ -84,4 +84,4 @@ def test_a_refresh_broken_off_gives_the_same_model_and_heeds_no_other_checkpoint
     assert "other rows, settings or versions" in first.seen[0].note
     last = Try()
     assert last.refresh(whole, checkpoint).version == Try().refresh(whole).version
-    assert last.seen[0].step > 40
+    assert "went on from step" in last.seen[0].note

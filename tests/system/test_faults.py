@@ -18,13 +18,14 @@ from vae_ops.store import Output
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHARES = {"disk": int(os.environ.get("VAE_OPS_FAULTS_SHARE", "60")), "bucket": 100}
+FEWEST = {"disk": 10, "bucket": 3}
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_promise_is_broken(place: str, tmp_path: Path) -> None:
     table = table_of(outcomes(place, tmp_path / place, SHARES[place]))
     assert table["violations"] == []
-    assert table["faults"] >= 5
+    assert table["faults"] >= FEWEST[place]
 
 
 @pytest.fixture(scope="module")
