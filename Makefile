@@ -1,6 +1,6 @@
 # One list of commands. Each makes what it needs: Python 3.11 to 3.13 and make are enough to begin with.
 .DELETE_ON_ERROR:
-.PHONY: demo env ui test lint bench format clean
+.PHONY: demo env ui test lint bench lowest format clean
 .NOTPARALLEL:
 
 PYTHON ?= python3
@@ -34,12 +34,15 @@ lint: .venv/.synced  ## style, types, and who may import whom
 bench: .venv/.synced  ## fidelity, utility and privacy on public tables, and DAG parse time, as JSON
 	$(RUN)/python tests/benchmarks/bench.py $(ARGS)
 
+lowest: .venv/.synced  ## the operators' tests under the oldest Airflow that is supported
+	$(RUN)/python scripts/lowest_airflow.py
+
 format: .venv/.synced
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
 clean:
-	rm -rf .venv .uv .airflow demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .uv .airflow .lowest demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
 	$(UV) sync --frozen --extra all --python $(PYTHON)

@@ -6,6 +6,8 @@ The public names, each imported when it is first used: `import vae_ops` costs no
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vae_ops.version import __version__
+
 if TYPE_CHECKING:
     from vae_ops.publishing import LatestSnapshot, load_latest
     from vae_ops.records import AugmentResult
@@ -14,10 +16,16 @@ if TYPE_CHECKING:
     from vae_ops.steps import augment
     from vae_ops.vae import TabularVAE
 
-__all__ = ["AugmentResult", "LatestSnapshot", "RunSettings", "TabularVAE", "augment", "load_latest", "validate"]
-
-# Not read from an installed distribution: where the engine is only mounted, as in docker-compose.yaml, there is none.
-__version__ = "0.1.0"
+__all__ = [
+    "AugmentResult",
+    "LatestSnapshot",
+    "RunSettings",
+    "TabularVAE",
+    "__version__",
+    "augment",
+    "load_latest",
+    "validate",
+]
 
 _HOMES = {
     "AugmentResult": ("vae_ops.records", "AugmentResult"),

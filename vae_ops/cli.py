@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 
-from vae_ops import __version__
 from vae_ops.errors import GateRefusedError, SettingsError, VaeOpsError
 from vae_ops.progress import Report, bar, log_lines, only_results_on_stdout
 from vae_ops.settings import RunSettings
+from vae_ops.version import __version__
 
 __all__ = ["commands", "main"]
 

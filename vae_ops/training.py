@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vae_ops import __version__
 from vae_ops.checkpoint import Checkpoints
 from vae_ops.encoding.base import Codes, Tokens
 from vae_ops.encoding.row import TokenLayout
 from vae_ops.settings import TrainSettings
 from vae_ops.storage import Location
+from vae_ops.version import __version__
 
 if TYPE_CHECKING:
     from vae_ops.networks import NetworkSize, TabularNetwork

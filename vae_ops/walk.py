@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import pyarrow as pa
 
-from vae_ops import __version__
 from vae_ops.errors import SettingsError, SourceError, UsageError
 from vae_ops.holdout import split_holdout
 from vae_ops.profiling import Profile
@@ -29,6 +28,7 @@ from vae_ops.storage import Location, locate
 from vae_ops.store import Output, Run, Store
 from vae_ops.table import SourceLike, SourceTable, open_source
 from vae_ops.validation.evidence import UtilityEvidence, Validation
+from vae_ops.version import __version__
 
 if TYPE_CHECKING:
     from vae_ops.training import TrainingProgress

@@ -11,7 +11,7 @@ SECTION = "vae_ops"
 
 _OPTIONS = {
     "python": (
-        "Interpreter that runs the steps: one that has vae-ops and, for training, TensorFlow. Airflow's own by default.",
+        "Interpreter that runs the steps: one with vae-ops and, for training, TensorFlow. Airflow's own by default.",
         "/opt/vae-ops/bin/python",
     ),
     "memory_limit": ("Resident memory that the processes of one step may hold. No limit by default.", "4GiB"),
