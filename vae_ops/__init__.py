@@ -6,7 +6,7 @@ The public names, each imported when it is first used: `import vae_ops` costs no
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vae_ops.version import __version__
+from vae_ops.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from vae_ops.publishing import LatestSnapshot, load_latest
@@ -16,16 +16,7 @@ if TYPE_CHECKING:
     from vae_ops.steps import augment
     from vae_ops.vae import TabularVAE
 
-__all__ = [
-    "AugmentResult",
-    "LatestSnapshot",
-    "RunSettings",
-    "TabularVAE",
-    "__version__",
-    "augment",
-    "load_latest",
-    "validate",
-]
+__all__ = ["AugmentResult", "LatestSnapshot", "RunSettings", "TabularVAE", "augment", "load_latest", "validate"]
 
 _HOMES = {
     "AugmentResult": ("vae_ops.records", "AugmentResult"),
