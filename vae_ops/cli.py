@@ -10,11 +10,11 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
-from vae_ops.errors import GateRefusedError, SettingsError, VaeOpsError
+from vae_ops.errors import GateRefusedError, SettingsError, StorageError, VaeOpsError
 from vae_ops.progress import Report, bar, log_lines, only_results_on_stdout
 from vae_ops.settings import RunSettings
 from vae_ops.version import __version__
@@ -29,8 +29,16 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except VaeOpsError as error:
-            click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
+            self._fail(ctx, error)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._fail(ctx, StorageError.told(error))
+
+    @staticmethod
+    def _fail(ctx: click.Context, error: VaeOpsError) -> NoReturn:
+        click.echo(f"Error: {error}", err=True)
+        ctx.exit(error.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,13 +13,14 @@ arrived, where, and what to do next. The exit code of the command line hangs on 
     │   └── ContentError         2   empty, one row, all null, infinities
     ├── BundleError              2   a saved model is missing, tampered with, or of a newer format
     ├── GateRefusedError         3   the validation gate said no; nothing was published
+    ├── StorageError             1   a disk or an object store failed: full, read-only, gone, or out of reach
     ├── BusyError                1   another process is working on the very same run
     ├── CannotRefreshError       1   a model cannot go on with these rows: train from nothing
     └── StepFailedError          1   a step that ran in its own process died without a result
         └── OutOfMemoryError     1   for lack of memory, or beyond the memory it was given
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "BundleError",
@@ -34,6 +35,7 @@ __all__ = [
     "SettingsError",
     "SourceError",
     "StepFailedError",
+    "StorageError",
     "UsageError",
     "VaeOpsError",
 ]
@@ -87,6 +89,17 @@ class GateRefusedError(VaeOpsError):
     """The validation gate said no; nothing was published."""
 
     exit_code: ClassVar[int] = 3
+
+
+class StorageError(VaeOpsError):
+    """A disk or an object store failed: full, read-only, gone, or out of reach."""
+
+    @classmethod
+    def told(cls, error: OSError) -> Self:
+        """What went wrong where, in one sentence; nothing half-written is ever visible, so trying again is safe."""
+        what = " ".join((error.strerror or str(error) or type(error).__name__).split())
+        where = f" at {error.filename}" if error.filename else ""
+        return cls(f"Reading or writing failed{where} ({what}): mend that and run again; no reader has seen any of it.")
 
 
 class BusyError(VaeOpsError):

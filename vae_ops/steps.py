@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from vae_ops.errors import BundleError, GateRefusedError, InputError, UsageError, VaeOpsError
+from vae_ops.errors import BundleError, GateRefusedError, InputError, StorageError, UsageError, VaeOpsError
 from vae_ops.lifeline import hold_lifeline
 from vae_ops.profiling import Profile, profile_source
 from vae_ops.progress import JsonLines, Report, only_results_on_stdout
@@ -629,6 +629,10 @@ def main(arguments: list[str]) -> int:
         except VaeOpsError as error:
             lines.error(type(error).__name__, str(error), error.exit_code)
             return error.exit_code
+        except OSError as error:
+            failure = StorageError.told(error)
+            lines.error(type(failure).__name__, str(failure), failure.exit_code)
+            raise
         except Exception as error:
             lines.error(type(error).__name__, str(error) or type(error).__name__, 1)
             raise

@@ -1,6 +1,8 @@
 """The command line: what it prints where, its exit codes, and what it imports before it has to."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.stand_in_model import LENIENT as A_COPIER
 from tests.stand_in_model import StandInModel, some_rows
 from vae_ops.cli import commands
 from vae_ops.progress import JsonLines, Progress, bar, log_lines
+from vae_ops.storage import Location
 
 LENIENT = tuple(part for name in A_COPIER["gate"] for part in ("--set", f"gate.{name}=off"))
 
@@ -201,6 +204,18 @@ def test_a_defect_shows_its_traceback_and_exits_1(source: str, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
+
+
+def test_a_full_disk_is_told_in_one_sentence(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_full(location: Location, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), location.path)
+
+    monkeypatch.setattr(Location, "write_atomic", is_full)
+    result = call("augment", source, str(tmp_path / "out"), *LENIENT)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error")]
+    assert "No space left on device" in line
+    assert str(tmp_path) in line
 
 
 def test_what_libraries_print_stays_off_stdout() -> None:
