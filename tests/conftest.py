@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-pytest_plugins = ["tests.object_store", "tests.system.airflow_server"]
+pytest_plugins = ["tests.browser", "tests.object_store", "tests.system.airflow_server"]
 
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings(), deadline=None)
