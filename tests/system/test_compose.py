@@ -114,7 +114,9 @@ def cluster(compose: ComposeFile, env_file: Path) -> Iterator[Cluster]:
         root.chmod(0o755)  # PostgreSQL runs as a user of its own
         local = LocalCluster(compose, root, programs)
         local.initialise_postgres()
-        stores = stack.enter_context(ServiceGroup([local.service(name) for name in STORES], root / "logs"))
+        stores = stack.enter_context(
+            ServiceGroup([local.service(name) for name in STORES], root / "logs", stop_seconds=5)
+        )
         stores.wait_until(lambda: all(map(local.is_healthy, STORES)), 60, "healthy stores")
         local.create_database()
         local.run("init")
