@@ -17,8 +17,8 @@ from vae_ops.store import Output
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-SHARES = {"disk": int(os.environ.get("VAE_OPS_FAULTS_SHARE", "60")), "bucket": 100}
-FEWEST = {"disk": 10, "bucket": 3}
+SHARES = {"disk": int(os.environ.get("VAE_OPS_FAULTS_SHARE", "60")), "bucket": 150}
+FEWEST = {"disk": 10, "bucket": 2}
 
 
 @pytest.mark.parametrize("place", PLACES)
